@@ -1,0 +1,222 @@
+//! The endpoint table: every path the gateway answers, who answers it, and by which methods.
+
+/// How a relayed request's prompt is found in its body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PromptShape {
+    /// Chat messages, with tools and system prompt.
+    Messages,
+    /// `prompt`: text, texts, token ids or lists of these.
+    Prompt,
+    /// `text` or `input_ids`, as SGLang's native endpoint takes them.
+    Generate,
+    /// `input`: text, texts, token ids, or Responses items, with `instructions`.
+    Input,
+    /// `query` and `documents`, or `text_1` and `text_2`.
+    Pairs,
+    /// No prompt that a prefix cache would know: multipart and media bodies, which are not looked into unless
+    /// they are JSON, and then for `model` alone.
+    Opaque,
+    /// No body at all.
+    None,
+}
+
+/// Who answers an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handler {
+    /// A worker, chosen by policy.
+    Relay(PromptShape),
+    /// The shard itself, from the snapshot.
+    Page,
+    /// The control thread.
+    Admin,
+}
+
+macro_rules! endpoints {
+    ($($(#[$doc:meta])* $name:ident $template:literal $methods:literal $handler:expr, $id_prefix:literal;)*) => {
+        /// An endpoint of the gateway. Its number indexes the tables of per-endpoint counters.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Endpoint { $($(#[$doc])* $name,)* }
+
+        impl Endpoint {
+            /// Every endpoint, in table order.
+            pub const ALL: &[Endpoint] = &[$(Endpoint::$name,)*];
+
+            /// The path as shown in metrics and logs: ids replaced by placeholders, so that labels stay few.
+            pub fn template(self) -> &'static str {
+                match self { $(Endpoint::$name => $template,)* }
+            }
+
+            /// Methods that are answered, as an `Allow` header says them.
+            pub fn methods(self) -> &'static str {
+                match self { $(Endpoint::$name => $methods,)* }
+            }
+
+            /// Who answers.
+            pub fn handler(self) -> Handler {
+                match self { $(Endpoint::$name => $handler,)* }
+            }
+
+            /// What made-up request ids begin with.
+            pub fn id_prefix(self) -> &'static str {
+                match self { $(Endpoint::$name => $id_prefix,)* }
+            }
+        }
+    };
+}
+
+endpoints! {
+    /// OpenAI chat.
+    ChatCompletions "/v1/chat/completions" "POST" Handler::Relay(PromptShape::Messages), "chatcmpl-";
+    /// OpenAI text completion.
+    Completions "/v1/completions" "POST" Handler::Relay(PromptShape::Prompt), "cmpl-";
+    /// SGLang's native generation.
+    Generate "/generate" "POST" Handler::Relay(PromptShape::Generate), "gnt-";
+    /// OpenAI embeddings.
+    Embeddings "/v1/embeddings" "POST" Handler::Relay(PromptShape::Input), "req-";
+    /// Rerank under its OpenAI-like path.
+    V1Rerank "/v1/rerank" "POST" Handler::Relay(PromptShape::Pairs), "req-";
+    /// Rerank under its plain path.
+    Rerank "/rerank" "POST" Handler::Relay(PromptShape::Pairs), "req-";
+    /// Cross-encoder scores.
+    Score "/v1/score" "POST" Handler::Relay(PromptShape::Pairs), "req-";
+    /// Classification.
+    Classify "/v1/classify" "POST" Handler::Relay(PromptShape::Input), "req-";
+    /// Tokenise on a worker.
+    Tokenize "/tokenize" "POST" Handler::Relay(PromptShape::Prompt), "req-";
+    /// Detokenise on a worker.
+    Detokenize "/detokenize" "POST" Handler::Relay(PromptShape::Opaque), "req-";
+    /// OpenAI Responses, answered by the worker.
+    Responses "/v1/responses" "POST" Handler::Relay(PromptShape::Input), "resp-";
+    /// Anthropic messages, answered by the worker.
+    Messages "/v1/messages" "POST" Handler::Relay(PromptShape::Messages), "req-";
+    /// Speech and transcription.
+    Audio "/v1/audio/*" "POST" Handler::Relay(PromptShape::Opaque), "req-";
+    /// Image generation and editing.
+    Images "/v1/images/*" "POST" Handler::Relay(PromptShape::Opaque), "req-";
+    /// The process lives.
+    Liveness "/liveness" "GET, HEAD" Handler::Page, "req-";
+    /// The process lives, under its usual name.
+    Health "/health" "GET, HEAD" Handler::Page, "req-";
+    /// A worker can be reached.
+    Readiness "/readiness" "GET, HEAD" Handler::Page, "req-";
+    /// A worker could generate.
+    HealthGenerate "/health_generate" "GET, HEAD" Handler::Page, "req-";
+    /// Models served.
+    Models "/v1/models" "GET, HEAD" Handler::Page, "req-";
+    /// What the model is.
+    GetModelInfo "/get_model_info" "GET" Handler::Admin, "req-";
+    /// What the gateway and its workers are.
+    GetServerInfo "/get_server_info" "GET" Handler::Admin, "req-";
+    /// The fleet.
+    Workers "/workers" "GET, POST" Handler::Admin, "req-";
+    /// One worker, by UUID or URL-encoded URL.
+    Worker "/workers/{id}" "GET, PUT, DELETE" Handler::Admin, "req-";
+    /// Adds a worker and waits for its health.
+    AddWorker "/add_worker" "POST" Handler::Admin, "req-";
+    /// Removes a worker.
+    RemoveWorker "/remove_worker" "POST" Handler::Admin, "req-";
+    /// URLs of the fleet.
+    ListWorkers "/list_workers" "GET" Handler::Admin, "req-";
+    /// Empties every worker's prefix cache.
+    FlushCache "/flush_cache" "POST" Handler::Admin, "req-";
+    /// Token load of every worker.
+    GetLoads "/get_loads" "GET" Handler::Admin, "req-";
+    /// Any path that is not in this table.
+    Unknown "unknown" "" Handler::Page, "req-";
+}
+
+impl Endpoint {
+    /// Number of endpoints, [`Endpoint::Unknown`] included.
+    pub const COUNT: usize = Self::ALL.len();
+
+    /// Position in the table.
+    #[inline]
+    pub fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The endpoint that answers `path` (without query).
+    pub fn resolve(path: &str) -> Self {
+        match path {
+            "/v1/chat/completions" => Self::ChatCompletions,
+            "/v1/completions" => Self::Completions,
+            "/generate" => Self::Generate,
+            "/v1/embeddings" => Self::Embeddings,
+            "/v1/rerank" => Self::V1Rerank,
+            "/rerank" => Self::Rerank,
+            "/v1/score" => Self::Score,
+            "/v1/classify" => Self::Classify,
+            "/tokenize" => Self::Tokenize,
+            "/detokenize" => Self::Detokenize,
+            "/v1/responses" => Self::Responses,
+            "/v1/messages" => Self::Messages,
+            "/liveness" => Self::Liveness,
+            "/health" => Self::Health,
+            "/readiness" => Self::Readiness,
+            "/health_generate" => Self::HealthGenerate,
+            "/v1/models" => Self::Models,
+            "/get_model_info" => Self::GetModelInfo,
+            "/get_server_info" => Self::GetServerInfo,
+            "/workers" => Self::Workers,
+            "/add_worker" => Self::AddWorker,
+            "/remove_worker" => Self::RemoveWorker,
+            "/list_workers" => Self::ListWorkers,
+            "/flush_cache" => Self::FlushCache,
+            "/get_loads" => Self::GetLoads,
+            _ => Self::resolve_prefix(path),
+        }
+    }
+
+    fn resolve_prefix(path: &str) -> Self {
+        let rest_of = |prefix: &str| path.strip_prefix(prefix).filter(|rest| !rest.is_empty());
+        if rest_of("/workers/").is_some() {
+            Self::Worker
+        } else if rest_of("/v1/audio/").is_some() {
+            Self::Audio
+        } else if rest_of("/v1/images/").is_some() {
+            Self::Images
+        } else {
+            Self::Unknown
+        }
+    }
+
+    /// Whether `method` is answered here.
+    pub fn allows(self, method: &str) -> bool {
+        self.methods().split(", ").any(|allowed| allowed == method)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_plain_template_resolves_to_its_endpoint() {
+        for &endpoint in Endpoint::ALL {
+            let path = endpoint.template().replace('*', "speech").replace("{id}", "http%3A%2F%2Fa%3A1");
+            assert_eq!(Endpoint::resolve(&path), endpoint, "{path}");
+        }
+    }
+
+    #[test]
+    fn indices_follow_the_table() {
+        for (at, endpoint) in Endpoint::ALL.iter().enumerate() {
+            assert_eq!(endpoint.index(), at);
+        }
+    }
+
+    #[test]
+    fn near_misses_are_unknown() {
+        for path in ["/", "", "/workers/", "/v1/chat/completions/", "/v1/audio/", "/V1/models", "/v1/images"] {
+            assert_eq!(Endpoint::resolve(path), Endpoint::Unknown, "{path}");
+        }
+    }
+
+    #[test]
+    fn methods_match_whole_words() {
+        assert!(Endpoint::Worker.allows("DELETE"));
+        assert!(!Endpoint::Worker.allows("POST"));
+        assert!(!Endpoint::Workers.allows("GET, POST"));
+        assert!(!Endpoint::Unknown.allows("GET"));
+    }
+}

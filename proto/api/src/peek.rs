@@ -1,0 +1,231 @@
+//! One pass over a request body: is it a JSON object, which model, is it a stream, and where its prompt is.
+//!
+//! Nothing is copied or decoded: the prompt is a list of spans into the body, each a string's raw bytes (or an array
+//! of token ids as it was written). Everything else is validated and skipped. A body that passes is sent on
+//! unchanged.
+
+use std::borrow::Cow;
+
+use wire::json::JsonError;
+use wire::json::Kind;
+use wire::json::RawStr;
+use wire::json::Scanner;
+use wire::json::Span;
+
+use crate::endpoint::PromptShape;
+use crate::error::ApiError;
+use crate::error::ErrorCode;
+
+/// Longest model name looked for in a form.
+const MODEL_NAME_BYTES_MAX: usize = 256;
+
+/// What routing needs to know of a body.
+#[derive(Debug, Default)]
+pub struct Peeked<'a> {
+    /// The `model` field, unescaped.
+    pub model: Option<Cow<'a, str>>,
+    /// The `stream` field.
+    pub stream: bool,
+}
+
+/// Where the prompt stands in a body: spans in the order in which engines read them. Kept and reused by the caller.
+#[derive(Debug, Default)]
+pub struct PromptSpans {
+    /// Tools and system prompts: engines render them first, wherever the body has them.
+    preface: Vec<Span>,
+    main: Vec<Span>,
+}
+
+impl PromptSpans {
+    /// Forgets every span, keeping the memory.
+    pub fn clear(&mut self) {
+        self.preface.clear();
+        self.main.clear();
+    }
+
+    /// The prompt's pieces within the body they were found in.
+    pub fn parts<'a>(&'a self, body: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+        self.preface.iter().chain(&self.main).map(|span| &body[span.start..span.end])
+    }
+}
+
+/// Reads `body` as the endpoint's shape says. `spans` is cleared first.
+///
+/// # Errors
+/// 400 `json_parse_error` unless the body is one JSON object in UTF-8; 400 `invalid_request` when `model` is not a
+/// string or `stream` not a boolean.
+pub fn peek<'a>(shape: PromptShape, body: &'a [u8], spans: &mut PromptSpans) -> Result<Peeked<'a>, ApiError> {
+    spans.clear();
+    if simdutf8::basic::from_utf8(body).is_err() {
+        return Err(ApiError::new(ErrorCode::JsonParse, "request body is not valid UTF-8"));
+    }
+    let mut scanner = Scanner::new(body);
+    match scanner.peek().map_err(json_error)? {
+        Kind::Object => {}
+        Kind::Array | Kind::String | Kind::Number | Kind::True | Kind::False | Kind::Null => {
+            scanner.skip().and_then(|_| scanner.finish()).map_err(json_error)?;
+            return Err(ApiError::new(ErrorCode::JsonParse, "request body must be a JSON object"));
+        }
+    }
+    let mut peeked = Peeked::default();
+    scanner.begin_object().map_err(json_error)?;
+    while let Some(key) = scanner.next_key().map_err(json_error)? {
+        member(shape, key, &mut scanner, &mut peeked, spans)?;
+    }
+    scanner.finish().map_err(json_error)?;
+    Ok(peeked)
+}
+
+/// Reads a body that is not JSON: a multipart form may name its model in a part of that name; nothing else is known.
+pub fn peek_opaque<'a>(body: &'a [u8], spans: &mut PromptSpans) -> Peeked<'a> {
+    spans.clear();
+    Peeked { model: multipart_model(body).map(Cow::Borrowed), stream: false }
+}
+
+/// The value of the form field `model` (RFC 7578), if it stands in a part without further headers.
+fn multipart_model(body: &[u8]) -> Option<&str> {
+    const FIELD: &[u8] = b"name=\"model\"\r\n\r\n";
+    let value = &body[memchr::memmem::find(body, FIELD)? + FIELD.len()..];
+    let end = value.iter().take(MODEL_NAME_BYTES_MAX).position(|&byte| byte == b'\r')?;
+    std::str::from_utf8(&value[..end]).ok()
+}
+
+fn member<'a>(
+    shape: PromptShape,
+    key: RawStr<'a>,
+    scanner: &mut Scanner<'a>,
+    peeked: &mut Peeked<'a>,
+    spans: &mut PromptSpans,
+) -> Result<(), ApiError> {
+    let kind = scanner.peek().map_err(json_error)?;
+    if key.eq("model") {
+        peeked.model = match kind {
+            Kind::String => {
+                Some(scanner.string().and_then(|value| value.unescape()).map_err(json_error)?)
+            }
+            Kind::Null => {
+                scanner.skip().map_err(json_error)?;
+                None
+            }
+            Kind::Object | Kind::Array | Kind::Number | Kind::True | Kind::False => {
+                return Err(ApiError::about(ErrorCode::InvalidField, "model", "`model` must be a string"));
+            }
+        };
+        return Ok(());
+    }
+    if key.eq("stream") {
+        peeked.stream = match kind {
+            Kind::True => true,
+            Kind::False | Kind::Null => false,
+            Kind::Object | Kind::Array | Kind::String | Kind::Number => {
+                return Err(ApiError::about(ErrorCode::InvalidField, "stream", "`stream` must be true or false"));
+            }
+        };
+        return scanner.skip().map(drop).map_err(json_error);
+    }
+    prompt_member(shape, key, scanner, spans).map_err(json_error)
+}
+
+/// Takes a member that holds prompt text, skips any other.
+fn prompt_member(
+    shape: PromptShape,
+    key: RawStr<'_>,
+    scanner: &mut Scanner<'_>,
+    spans: &mut PromptSpans,
+) -> Result<(), JsonError> {
+    match shape {
+        PromptShape::Messages if key.eq("messages") => messages(scanner, &mut spans.main),
+        PromptShape::Messages if key.eq("system") => texts(scanner, &mut spans.preface),
+        PromptShape::Messages | PromptShape::Input if key.eq("tools") => {
+            spans.preface.push(scanner.skip()?);
+            Ok(())
+        }
+        PromptShape::Input if key.eq("instructions") => texts(scanner, &mut spans.preface),
+        PromptShape::Input if key.eq("input") => texts(scanner, &mut spans.main),
+        PromptShape::Prompt if key.eq("prompt") => texts(scanner, &mut spans.main),
+        PromptShape::Generate if key.eq("text") || key.eq("input_ids") => texts(scanner, &mut spans.main),
+        PromptShape::Pairs if ["query", "documents", "text_1", "text_2"].iter().any(|name| key.eq(name)) => {
+            texts(scanner, &mut spans.main)
+        }
+        PromptShape::Messages
+        | PromptShape::Input
+        | PromptShape::Prompt
+        | PromptShape::Generate
+        | PromptShape::Pairs
+        | PromptShape::Opaque
+        | PromptShape::None => scanner.skip().map(drop),
+    }
+}
+
+/// Chat messages: content, reasoning and tool calls of each.
+fn messages(scanner: &mut Scanner<'_>, out: &mut Vec<Span>) -> Result<(), JsonError> {
+    if scanner.peek()? != Kind::Array {
+        return scanner.skip().map(drop);
+    }
+    scanner.begin_array()?;
+    while scanner.next_element()? {
+        if scanner.peek()? != Kind::Object {
+            scanner.skip()?;
+            continue;
+        }
+        scanner.begin_object()?;
+        while let Some(key) = scanner.next_key()? {
+            let prompt = ["content", "reasoning_content", "reasoning", "tool_calls", "function_call"];
+            if prompt.iter().any(|name| key.eq(name)) {
+                texts(scanner, out)?;
+            } else {
+                scanner.skip()?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Every string below the current value, in order, but for tags that say nothing about the prompt; arrays of
+/// numbers as they stand.
+fn texts(scanner: &mut Scanner<'_>, out: &mut Vec<Span>) -> Result<(), JsonError> {
+    match scanner.peek()? {
+        Kind::String => {
+            let text = scanner.string()?;
+            out.push(Span { start: text.offset, end: text.offset + text.raw.len() });
+            Ok(())
+        }
+        Kind::Array => {
+            // A list of token ids is one piece without its brackets, so that a longer list has a shorter one as
+            // its prefix.
+            let begin = scanner.offset();
+            scanner.begin_array()?;
+            let mut numbers_end = None;
+            while scanner.next_element()? {
+                if scanner.peek()? == Kind::Number {
+                    numbers_end = Some(scanner.skip()?.end);
+                } else {
+                    texts(scanner, out)?;
+                }
+            }
+            if let Some(end) = numbers_end {
+                out.push(Span { start: begin + 1, end });
+            }
+            Ok(())
+        }
+        Kind::Object => {
+            scanner.begin_object()?;
+            while let Some(key) = scanner.next_key()? {
+                if ["type", "id", "detail", "role"].iter().any(|name| key.eq(name)) {
+                    scanner.skip()?;
+                } else {
+                    texts(scanner, out)?;
+                }
+            }
+            Ok(())
+        }
+        Kind::Number | Kind::True | Kind::False | Kind::Null => scanner.skip().map(drop),
+    }
+}
+
+fn json_error(error: JsonError) -> ApiError {
+    ApiError::new(ErrorCode::JsonParse, format!("request body is not valid JSON: {error}"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,96 @@
+//! Bodies of every endpoint, and what the peek must find in them.
+
+use super::*;
+
+fn prompt(shape: PromptShape, body: &str) -> Vec<String> {
+    let mut spans = PromptSpans::default();
+    peek(shape, body.as_bytes(), &mut spans).expect("accepted");
+    spans.parts(body.as_bytes()).map(|part| String::from_utf8_lossy(part).into_owned()).collect()
+}
+
+fn refused(body: &[u8]) -> ApiError {
+    peek(PromptShape::Messages, body, &mut PromptSpans::default()).expect_err("refused")
+}
+
+#[test]
+fn chat_yields_system_user_and_tool_texts_in_order() {
+    let body = r#"{"model":"m","messages":[
+        {"role":"system","content":"be \"brief\""},
+        {"role":"user","content":[{"type":"text","text":"look"},{"type":"image_url","image_url":{"url":"data:x","detail":"low"}}]},
+        {"role":"assistant","content":null,"tool_calls":[{"id":"c1","type":"function","function":{"name":"f","arguments":"{}"}}]},
+        {"role":"tool","tool_call_id":"c1","content":"42"}]}"#;
+    assert_eq!(prompt(PromptShape::Messages, body), [r#"be \"brief\""#, "look", "data:x", "f", "{}", "42"]);
+}
+
+#[test]
+fn tools_and_system_prompt_come_first_wherever_they_stand() {
+    let body = r#"{"messages":[{"role":"user","content":"u"}],"system":"s","tools":[{"a":1}]}"#;
+    assert_eq!(prompt(PromptShape::Messages, body), ["s", r#"[{"a":1}]"#, "u"]);
+}
+
+#[test]
+fn prompts_may_be_text_texts_or_token_ids() {
+    assert_eq!(prompt(PromptShape::Prompt, r#"{"prompt":"a"}"#), ["a"]);
+    assert_eq!(prompt(PromptShape::Prompt, r#"{"prompt":["a","b"]}"#), ["a", "b"]);
+    assert_eq!(prompt(PromptShape::Prompt, r#"{"prompt":[1,2, 3]}"#), ["1,2, 3"]);
+    assert_eq!(prompt(PromptShape::Generate, r#"{"input_ids":[[1,2],[3]]}"#), ["1,2", "3"]);
+    assert_eq!(prompt(PromptShape::Generate, r#"{"text":["x"],"sampling_params":{"stop":["y"]}}"#), ["x"]);
+    assert_eq!(prompt(PromptShape::Prompt, r#"{"prompt":[]}"#), Vec::<String>::new());
+}
+
+#[test]
+fn a_conversation_extends_its_own_prefix() {
+    let first = prompt(PromptShape::Messages, r#"{"messages":[{"role":"user","content":"a"}]}"#).concat();
+    let second = prompt(
+        PromptShape::Messages,
+        r#"{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b"}]}"#,
+    );
+    assert!(second.concat().starts_with(&first));
+}
+
+#[test]
+fn model_and_stream_are_found_with_escapes_and_in_any_place() {
+    let mut spans = PromptSpans::default();
+    let body = br#"{"a":{"model":"inner","stream":true},"mod\u0065l":"caf\u00e9","stream":true}"#;
+    let peeked = peek(PromptShape::Messages, body, &mut spans).expect("accepted");
+    assert_eq!(peeked.model.as_deref(), Some("café"));
+    assert!(peeked.stream);
+}
+
+#[test]
+fn an_opaque_body_is_read_for_its_model_alone() {
+    let mut spans = PromptSpans::default();
+    let body = br#"{"model":"m","input":"text to speak"}"#;
+    let peeked = peek(PromptShape::Opaque, body, &mut spans).expect("accepted");
+    assert_eq!(peeked.model.as_deref(), Some("m"));
+    assert_eq!(spans.parts(body).count(), 0);
+}
+
+#[test]
+fn bodies_that_are_not_one_json_object_are_refused() {
+    for body in ["", " ", "[]", "1", "null", "\"x\"", "{", "{}x", "{\"a\":}", "{\"a\":1,}", "nul"] {
+        assert_eq!(refused(body.as_bytes()).code, ErrorCode::JsonParse, "{body}");
+    }
+    assert_eq!(refused(b"{\"a\":\"\xff\"}").message, "request body is not valid UTF-8");
+}
+
+#[test]
+fn wrongly_typed_fields_name_themselves() {
+    for model in ["1", "[]", "{}", "true"] {
+        let error = refused(format!("{{\"model\":{model}}}").as_bytes());
+        assert_eq!((error.code, error.param), (ErrorCode::InvalidField, Some("model")));
+    }
+    for stream in ["1", "\"true\"", "[]"] {
+        let error = refused(format!("{{\"stream\":{stream}}}").as_bytes());
+        assert_eq!((error.code, error.param), (ErrorCode::InvalidField, Some("stream")));
+    }
+}
+
+#[test]
+fn a_form_names_its_model_in_a_field() {
+    let mut spans = PromptSpans::default();
+    let form = b"--x\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nwhisper-1\r\n--x\r\n\xff\x00";
+    assert_eq!(peek_opaque(form, &mut spans).model.as_deref(), Some("whisper-1"));
+    assert_eq!(peek_opaque(b"name=\"model\"\r\n\r\nno end", &mut spans).model, None);
+    assert_eq!(peek_opaque(b"", &mut spans).model, None);
+}

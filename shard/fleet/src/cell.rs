@@ -1,0 +1,214 @@
+//! Atomic cells: the only memory that two threads of the process write, or that one writes while another reads.
+//!
+//! Invariants
+//! - A [`Counter`] has one writing thread; its readers may lag, and never see a torn value.
+//! - A load slot is written by its own shard alone, so counting a request costs one plain store.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU8;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+
+/// Keeps a cell on cache lines of its own (two, since CPUs prefetch lines in pairs).
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct Padded<T>(pub T);
+
+/// A number with one writing thread and any number of readers.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `n`. Only the owning thread may call this.
+    #[inline]
+    pub fn add(&self, n: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+    }
+
+    /// Subtracts `n`. Only the owning thread may call this.
+    #[inline]
+    pub fn sub(&self, n: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_sub(n), Ordering::Relaxed);
+    }
+
+    /// Sets the value. Only the owning thread may call this.
+    #[inline]
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Ordering::Relaxed);
+    }
+
+    /// Reads the value; it may lag behind the writer.
+    #[inline]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A latency histogram with one writing thread. Bounds are shared by all histograms of the process.
+#[derive(Debug)]
+pub struct Histogram {
+    bounds_us: Arc<[u64]>,
+    buckets: Box<[Counter]>,
+    sum_us: Counter,
+}
+
+impl Histogram {
+    /// A histogram over upper bounds in microseconds, ascending; one more bucket takes what is above the last.
+    pub fn new(bounds_us: Arc<[u64]>) -> Self {
+        let buckets = (0..=bounds_us.len()).map(|_| Counter::default()).collect();
+        Self { bounds_us, buckets, sum_us: Counter::default() }
+    }
+
+    /// Records one duration. Only the owning thread may call this.
+    #[inline]
+    pub fn record_us(&self, us: u64) {
+        let bucket = self.bounds_us.iter().position(|&bound| us <= bound).unwrap_or(self.bounds_us.len());
+        self.buckets[bucket].add(1);
+        self.sum_us.add(us);
+    }
+
+    /// Counts per bucket, not cumulative, one longer than the bounds.
+    pub fn counts(&self) -> impl Iterator<Item = u64> + '_ {
+        self.buckets.iter().map(Counter::get)
+    }
+
+    /// Sum of everything recorded, in microseconds.
+    pub fn sum_us(&self) -> u64 {
+        self.sum_us.get()
+    }
+
+    /// The upper bounds, in microseconds.
+    pub fn bounds_us(&self) -> &[u64] {
+        &self.bounds_us
+    }
+}
+
+/// What shards and control share about one worker.
+#[derive(Debug)]
+pub struct WorkerCells {
+    in_flight: Box<[Padded<AtomicU32>]>,
+    failures_in_a_row: AtomicU32,
+}
+
+impl WorkerCells {
+    /// Cells for `shards` shards.
+    pub fn new(shards: usize) -> Self {
+        Self {
+            in_flight: (0..shards).map(|_| Padded(AtomicU32::new(0))).collect(),
+            failures_in_a_row: AtomicU32::new(0),
+        }
+    }
+
+    /// Counts one more request in flight. Only shard `shard` may call this.
+    #[inline]
+    pub fn begin(&self, shard: usize) {
+        let slot = &self.in_flight[shard].0;
+        slot.store(slot.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+
+    /// Counts one request less. Only shard `shard` may call this, once per [`WorkerCells::begin`].
+    #[inline]
+    pub fn end(&self, shard: usize) {
+        let slot = &self.in_flight[shard].0;
+        let now = slot.load(Ordering::Relaxed);
+        debug_assert!(now > 0, "a request ends once");
+        slot.store(now.saturating_sub(1), Ordering::Relaxed);
+    }
+
+    /// Requests in flight over all shards.
+    #[inline]
+    pub fn load(&self) -> u32 {
+        self.in_flight.iter().map(|slot| slot.0.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Notes a transport failure and returns how many came in a row.
+    pub fn fail(&self) -> u32 {
+        self.failures_in_a_row.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Notes a success: the row of failures ends. A store only when there is a row to end.
+    #[inline]
+    pub fn succeed(&self) {
+        if self.failures_in_a_row.load(Ordering::Relaxed) != 0 {
+            self.failures_in_a_row.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Transport failures since the last success.
+    pub fn failures_in_a_row(&self) -> u32 {
+        self.failures_in_a_row.load(Ordering::Relaxed)
+    }
+}
+
+/// Where the process stands; written by control, read by every shard on its tick.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Serving.
+    Running,
+    /// No new connection or request is taken; what is in flight goes on.
+    Draining,
+    /// Everything ends now.
+    Stopping,
+}
+
+/// The shared cell that holds the [`Phase`].
+#[derive(Debug, Default)]
+pub struct Lifecycle(AtomicU8);
+
+impl Lifecycle {
+    /// Moves to `phase`; a phase never moves backwards.
+    pub fn advance(&self, phase: Phase) {
+        self.0.fetch_max(phase as u8, Ordering::Release);
+    }
+
+    /// The current phase.
+    pub fn phase(&self) -> Phase {
+        match self.0.load(Ordering::Acquire) {
+            0 => Phase::Running,
+            1 => Phase::Draining,
+            _ => Phase::Stopping,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn load_is_the_sum_of_all_shards() {
+        let cells = WorkerCells::new(3);
+        cells.begin(0);
+        cells.begin(2);
+        cells.begin(2);
+        cells.end(0);
+        assert_eq!(cells.load(), 2);
+    }
+
+    #[test]
+    fn a_success_ends_the_row_of_failures() {
+        let cells = WorkerCells::new(1);
+        assert_eq!((cells.fail(), cells.fail()), (1, 2));
+        cells.succeed();
+        assert_eq!(cells.fail(), 1);
+    }
+
+    #[test]
+    fn lifecycle_never_moves_backwards() {
+        let lifecycle = Lifecycle::default();
+        lifecycle.advance(Phase::Stopping);
+        lifecycle.advance(Phase::Draining);
+        assert_eq!(lifecycle.phase(), Phase::Stopping);
+    }
+
+    #[test]
+    fn histogram_counts_by_upper_bound() {
+        let histogram = Histogram::new(Arc::from([10, 100]));
+        for us in [10, 11, 100, 101] {
+            histogram.record_us(us);
+        }
+        assert_eq!(histogram.counts().collect::<Vec<_>>(), [1, 2, 1]);
+        assert_eq!(histogram.sum_us(), 222);
+    }
+}

@@ -1,0 +1,25 @@
+//! What shards tell control. Reports may be lost; correctness never depends on one.
+
+use crate::id::WorkerId;
+
+/// Reports per batch at most: a shard sends when it has this many.
+pub const REPORTS_PER_BATCH_MAX: usize = 64;
+/// Batches that wait for control at most, over all shards; beyond it they are dropped and counted.
+pub const BATCHES_QUEUED_MAX: usize = 256;
+
+/// One thing a shard noticed.
+#[derive(Debug)]
+pub enum Report {
+    /// A prompt with these block hashes was sent to this worker.
+    Placed {
+        /// Who got it.
+        worker: WorkerId,
+        /// Block hashes of the whole prompt, in order.
+        blocks: Box<[u64]>,
+    },
+    /// Transport failures of this worker came in a row, as many as `--max-worker-retries` allows or more.
+    Failing {
+        /// Who fails.
+        worker: WorkerId,
+    },
+}

@@ -1,0 +1,200 @@
+//! What each shard counts: plain single-writer cells that the metrics page sums up when it is asked for.
+//!
+//! Tables are indexed by small integers that the endpoint and error tables of `api` give out; this crate only keeps
+//! the numbers.
+
+use std::sync::Arc;
+
+use crate::cell::Counter;
+use crate::cell::Histogram;
+
+/// Highest HTTP status counted by its own number.
+const STATUS_MAX: usize = 599;
+
+/// Sizes of the tables in [`ShardStats`] and [`ModelStats`].
+#[derive(Clone, Debug)]
+pub struct StatsShape {
+    /// Number of endpoints in the endpoint table.
+    pub endpoints: usize,
+    /// Number of error codes of the router.
+    pub error_codes: usize,
+    /// Upper bounds of every duration histogram, in microseconds.
+    pub duration_bounds_us: Arc<[u64]>,
+}
+
+/// Everything one shard counts, apart from what is kept per model.
+#[derive(Debug)]
+pub struct ShardStats {
+    /// Client connections open now.
+    pub connections_active: Counter,
+    /// Client connections accepted.
+    pub connections_total: Counter,
+    /// Client connections closed at once because the shard had reached its cap.
+    pub connections_refused_total: Counter,
+    /// Requests between head and last byte now.
+    pub requests_active: Counter,
+    /// Requests by endpoint.
+    pub requests_total: Box<[Counter]>,
+    /// Time from the request's head to the response's last byte, by endpoint.
+    pub request_duration: Box<[Histogram]>,
+    /// Responses relayed or made, by status.
+    pub responses_total: Box<[Counter]>,
+    /// Responses the router made itself, by error code.
+    pub errors_total: Box<[Counter]>,
+    /// Responses received from workers, by status.
+    pub upstream_responses_total: Box<[Counter]>,
+    /// Failed exchanges with workers, by [`UpstreamFailure`].
+    pub upstream_failures_total: [Counter; UpstreamFailure::COUNT],
+    /// Attempts beyond the first.
+    pub retries_total: Counter,
+    /// Requests that ended because every allowed attempt failed.
+    pub retries_exhausted_total: Counter,
+    /// Clients that left before their answer was complete.
+    pub client_aborts_total: Counter,
+    /// New connections to workers.
+    pub upstream_connects_total: Counter,
+    /// Requests sent over a connection that had served one before.
+    pub upstream_reuses_total: Counter,
+    /// Idle connections to workers kept now.
+    pub upstream_idle: Counter,
+    /// Batches of reports not taken because control's inbox was full.
+    pub reports_dropped_total: Counter,
+    /// Prompt blocks looked up in the prefix tree.
+    pub prefix_blocks_total: Counter,
+    /// Of these, blocks that the chosen worker was known to hold.
+    pub prefix_blocks_matched_total: Counter,
+    /// Bytes received from clients.
+    pub received_bytes_total: Counter,
+    /// Bytes sent to clients.
+    pub sent_bytes_total: Counter,
+}
+
+impl ShardStats {
+    /// All zero.
+    pub fn new(shape: &StatsShape) -> Self {
+        let counters = |n: usize| (0..n).map(|_| Counter::default()).collect::<Box<[_]>>();
+        Self {
+            connections_active: Counter::default(),
+            connections_total: Counter::default(),
+            connections_refused_total: Counter::default(),
+            requests_active: Counter::default(),
+            requests_total: counters(shape.endpoints),
+            request_duration: (0..shape.endpoints)
+                .map(|_| Histogram::new(Arc::clone(&shape.duration_bounds_us)))
+                .collect(),
+            responses_total: counters(STATUS_MAX + 1),
+            errors_total: counters(shape.error_codes),
+            upstream_responses_total: counters(STATUS_MAX + 1),
+            upstream_failures_total: Default::default(),
+            retries_total: Counter::default(),
+            retries_exhausted_total: Counter::default(),
+            client_aborts_total: Counter::default(),
+            upstream_connects_total: Counter::default(),
+            upstream_reuses_total: Counter::default(),
+            upstream_idle: Counter::default(),
+            reports_dropped_total: Counter::default(),
+            prefix_blocks_total: Counter::default(),
+            prefix_blocks_matched_total: Counter::default(),
+            received_bytes_total: Counter::default(),
+            sent_bytes_total: Counter::default(),
+        }
+    }
+}
+
+/// Table index of an HTTP status; anything out of range counts as the highest.
+pub fn status_index(status: u16) -> usize {
+    usize::from(status).min(STATUS_MAX)
+}
+
+/// Why an exchange with a worker failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UpstreamFailure {
+    /// The connection was refused or could not be made.
+    Connect,
+    /// Connecting took longer than the connect timeout.
+    ConnectTimeout,
+    /// The request could not be written.
+    Send,
+    /// The connection ended before a complete response head.
+    Head,
+    /// The response head broke the protocol.
+    Protocol,
+    /// The request timeout passed.
+    Timeout,
+    /// The connection ended inside the response body.
+    Body,
+}
+
+impl UpstreamFailure {
+    /// Number of variants.
+    pub const COUNT: usize = 7;
+    /// Every variant, in table order.
+    pub const ALL: [Self; Self::COUNT] = [
+        Self::Connect,
+        Self::ConnectTimeout,
+        Self::Send,
+        Self::Head,
+        Self::Protocol,
+        Self::Timeout,
+        Self::Body,
+    ];
+
+    /// Its name in logs and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::ConnectTimeout => "connect_timeout",
+            Self::Send => "send",
+            Self::Head => "head",
+            Self::Protocol => "protocol",
+            Self::Timeout => "timeout",
+            Self::Body => "body",
+        }
+    }
+}
+
+/// What one shard counts for one model.
+#[derive(Debug)]
+pub struct ModelShardStats {
+    /// Routed requests by endpoint: not streamed, streamed.
+    pub requests_total: Box<[[Counter; 2]]>,
+    /// Workers chosen.
+    pub selections_total: Counter,
+    /// Head to last byte.
+    pub duration: Histogram,
+    /// Head to the first byte of the response body.
+    pub ttft: Histogram,
+    /// Gap between two server-sent events of one stream.
+    pub inter_token: Histogram,
+}
+
+/// What all shards count for one model; it lives as long as the process, so totals never go back.
+#[derive(Debug)]
+pub struct ModelStats {
+    shards: Box<[ModelShardStats]>,
+}
+
+impl ModelStats {
+    /// All zero, for `shards` shards.
+    pub fn new(shards: usize, shape: &StatsShape) -> Self {
+        let one = || ModelShardStats {
+            requests_total: (0..shape.endpoints).map(|_| Default::default()).collect(),
+            selections_total: Counter::default(),
+            duration: Histogram::new(Arc::clone(&shape.duration_bounds_us)),
+            ttft: Histogram::new(Arc::clone(&shape.duration_bounds_us)),
+            inter_token: Histogram::new(Arc::clone(&shape.duration_bounds_us)),
+        };
+        Self { shards: (0..shards).map(|_| one()).collect() }
+    }
+
+    /// The part that shard `shard` writes.
+    #[inline]
+    pub fn shard(&self, shard: usize) -> &ModelShardStats {
+        &self.shards[shard]
+    }
+
+    /// Every shard's part.
+    pub fn shards(&self) -> &[ModelShardStats] {
+        &self.shards
+    }
+}

@@ -1,0 +1,119 @@
+//! What this shard placed a moment ago, for the time until the published tree knows it.
+//!
+//! A direct-mapped table from the rolling hash of a prefix to the worker that got it. A newer placement overwrites
+//! an older one in the same slot: losing an entry costs affinity once, never correctness.
+
+use fleet::blocks::chain;
+use fleet::id::WorkerId;
+
+/// Slots of the table, a power of two: 4,096 of 32 bytes, so it stays within a core's second-level cache.
+const SLOTS: usize = 4096;
+/// Prefixes remembered per placement at most; a longer placement is marked at even steps and at its end.
+const MARKS_PER_PLACEMENT_MAX: usize = 64;
+/// Seconds after which an entry is no longer believed: the published tree has it by then, or has evicted it.
+const LIFETIME_TICKS: u32 = 5;
+
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    prefix: u64,
+    worker: WorkerId,
+    tick: u32,
+}
+
+#[derive(Debug)]
+pub(crate) struct Overlay {
+    marks: Box<[Option<Mark>]>,
+}
+
+impl Overlay {
+    pub(crate) fn new() -> Self {
+        Self { marks: vec![None; SLOTS].into_boxed_slice() }
+    }
+
+    /// The longest prefix of `blocks` longer than `known` blocks that was placed on an admissible worker lately.
+    pub(crate) fn find(
+        &self,
+        blocks: &[u64],
+        known: usize,
+        tick: u32,
+        mut admissible: impl FnMut(WorkerId) -> bool,
+    ) -> Option<(usize, WorkerId)> {
+        if known >= blocks.len() {
+            return None;
+        }
+        let mut prefix = blocks[..known].iter().fold(0, |prefix, &block| chain(prefix, block));
+        let mut found = None;
+        for (at, &block) in blocks.iter().enumerate().skip(known) {
+            prefix = chain(prefix, block);
+            if let Some(mark) = self.marks[slot(prefix)]
+                && mark.prefix == prefix
+                && tick.wrapping_sub(mark.tick) <= LIFETIME_TICKS
+                && admissible(mark.worker)
+            {
+                found = Some((at + 1, mark.worker));
+            }
+        }
+        found
+    }
+
+    /// Remembers that `worker` got `blocks`, of which the published tree knows `known` already.
+    pub(crate) fn place(&mut self, blocks: &[u64], known: usize, worker: WorkerId, tick: u32) {
+        let news = blocks.len().saturating_sub(known);
+        let step = news.div_ceil(MARKS_PER_PLACEMENT_MAX).max(1);
+        let mut prefix = 0;
+        for (at, &block) in blocks.iter().enumerate() {
+            prefix = chain(prefix, block);
+            let is_last = at + 1 == blocks.len();
+            if at >= known && ((at - known).is_multiple_of(step) || is_last) {
+                self.marks[slot(prefix)] = Some(Mark { prefix, worker, tick });
+            }
+        }
+    }
+}
+
+fn slot(prefix: u64) -> usize {
+    (prefix >> 32) as usize % SLOTS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: WorkerId = WorkerId { index: 0, generation: 1 };
+    const B: WorkerId = WorkerId { index: 1, generation: 2 };
+
+    #[test]
+    fn finds_the_longest_recent_prefix() {
+        let mut overlay = Overlay::new();
+        overlay.place(&[1, 2], 0, A, 0);
+        overlay.place(&[1, 2, 3, 4], 2, B, 0);
+        assert_eq!(overlay.find(&[1, 2, 3, 4, 5], 0, 0, |_| true), Some((4, B)));
+        assert_eq!(overlay.find(&[1, 2, 9], 0, 0, |_| true), Some((2, A)));
+        assert_eq!(overlay.find(&[7], 0, 0, |_| true), None);
+    }
+
+    #[test]
+    fn skips_workers_that_may_not_be_chosen() {
+        let mut overlay = Overlay::new();
+        overlay.place(&[1], 0, A, 0);
+        overlay.place(&[1, 2], 1, B, 0);
+        assert_eq!(overlay.find(&[1, 2], 0, 0, |worker| worker == A), Some((1, A)));
+    }
+
+    #[test]
+    fn forgets_after_its_lifetime() {
+        let mut overlay = Overlay::new();
+        overlay.place(&[1], 0, A, 10);
+        assert!(overlay.find(&[1], 0, 10 + LIFETIME_TICKS, |_| true).is_some());
+        assert!(overlay.find(&[1], 0, 11 + LIFETIME_TICKS, |_| true).is_none());
+    }
+
+    #[test]
+    fn a_long_placement_is_found_at_its_end() {
+        let mut overlay = Overlay::new();
+        let blocks: Vec<u64> = (1..=4096).collect();
+        overlay.place(&blocks, 0, A, 0);
+        let longer: Vec<u64> = (1..=4100).collect();
+        assert_eq!(overlay.find(&longer, 0, 0, |_| true), Some((4096, A)));
+    }
+}

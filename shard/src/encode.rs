@@ -1,0 +1,102 @@
+//! Heads as they leave the gateway: requests to workers, responses to clients.
+
+use fleet::snapshot::Worker;
+use wire::Header;
+use wire::RequestHead;
+use wire::ResponseHead;
+
+use crate::respond;
+use crate::respond::Connection;
+
+/// Appends the head of a request to a worker: the client's, without what belongs to its own connection.
+pub(crate) fn request_head(
+    head: &RequestHead<'_>,
+    worker: &Worker,
+    request_id: &str,
+    body_len: usize,
+    out: &mut Vec<u8>,
+) {
+    out.extend_from_slice(head.method.as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(worker.base_path.as_bytes());
+    out.extend_from_slice(head.target.as_bytes());
+    out.extend_from_slice(b" HTTP/1.1\r\n");
+    respond::header("host", &worker.host, out);
+    for header in &head.headers {
+        let is_ours = match header.name.len() {
+            4 => header.is("host"),
+            6 => header.is("expect"),
+            12 => header.is("x-request-id"),
+            13 => header.is("authorization") && worker.authorization.is_some(),
+            14 => header.is("content-length"),
+            _ => false,
+        };
+        if !is_ours && !is_connection_header(header, &head.headers) {
+            copy(header, out);
+        }
+    }
+    if let Some(authorization) = &worker.authorization {
+        respond::header("authorization", authorization, out);
+    }
+    respond::header("x-request-id", request_id, out);
+    // A POST says its length even when it has no body (RFC 9110 §8.6).
+    if body_len > 0 || head.method != "GET" {
+        respond::content_length(body_len as u64, out);
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// How a response's body is delimited towards the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Delimiter {
+    /// There is none: the status or the method forbids a body. A length the worker stated is passed on.
+    NoBody,
+    /// `Content-Length`.
+    Length(u64),
+    /// `Transfer-Encoding: chunked`.
+    Chunked,
+    /// The connection's end.
+    Close,
+}
+
+/// Appends the head of a response to a client: the worker's, without what belongs to its own connection.
+pub(crate) fn response_head(
+    head: &ResponseHead<'_>,
+    request_id: &str,
+    delimiter: Delimiter,
+    connection: Connection,
+    out: &mut Vec<u8>,
+) {
+    respond::status_line(head.status, out);
+    for header in &head.headers {
+        let is_ours = match header.name.len() {
+            12 => header.is("x-request-id"),
+            14 => header.is("content-length") && delimiter != Delimiter::NoBody,
+            _ => false,
+        };
+        if !is_ours && !is_connection_header(header, &head.headers) {
+            copy(header, out);
+        }
+    }
+    respond::header("x-request-id", request_id, out);
+    match delimiter {
+        Delimiter::NoBody | Delimiter::Close => {}
+        Delimiter::Length(length) => respond::content_length(length, out),
+        Delimiter::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
+    }
+    respond::connection(connection, out);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Hop-by-hop by its own name, or because `Connection` names it (RFC 9110 §7.6.1).
+fn is_connection_header(header: &Header<'_>, all: &[Header<'_>]) -> bool {
+    wire::is_hop_by_hop(header.name)
+        || wire::connection_names(all).any(|name| name.eq_ignore_ascii_case(header.name))
+}
+
+fn copy(header: &Header<'_>, out: &mut Vec<u8>) {
+    out.extend_from_slice(header.name);
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(header.value);
+    out.extend_from_slice(b"\r\n");
+}

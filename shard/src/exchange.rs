@@ -1,0 +1,374 @@
+//! One request from its first byte to the end of its answer: which endpoint, and who answers.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::time::Instant;
+
+use api::endpoint::Endpoint;
+use api::endpoint::Handler;
+use api::endpoint::PromptShape;
+use api::error::ApiError;
+use api::error::ErrorCode;
+use bytes::Bytes;
+use fleet::admin::AdminCall;
+use fleet::cell::Phase;
+use wire::RequestHead;
+use wire::Version;
+
+use crate::conn::Client;
+use crate::conn::Next;
+use crate::dispatch;
+use crate::dispatch::Outgoing;
+use crate::finish::End;
+use crate::finish::Trace;
+use crate::intake;
+use crate::intake::Body;
+use crate::intake::BodyPlan;
+use crate::intake::HEAD_LIMITS;
+use crate::intake::Stop;
+use crate::limits;
+use crate::relay;
+use crate::respond;
+use crate::respond::Answer;
+use crate::respond::Connection;
+use crate::respond::Method;
+use crate::rt::socket;
+use crate::rt::socket::Received;
+use crate::rt::wait::Readiness;
+use crate::rt::wait::readable;
+use crate::state::Shard;
+
+const JSON: &str = "application/json";
+const TEXT: &str = "text/plain; charset=utf-8";
+
+/// Reads one request from the connection and answers it.
+pub(crate) async fn run(
+    shard: &Rc<Shard>,
+    client: &mut Client<'_>,
+    watch: Pin<&mut dyn Readiness>,
+) -> Next {
+    let mut buf = shard.take_buffer();
+    buf.extend_from_slice(&client.early);
+    client.begin_exchange();
+    let next = serve(shard, client, watch, &mut buf).await;
+    shard.give_buffer(buf);
+    next
+}
+
+async fn serve(
+    shard: &Rc<Shard>,
+    client: &mut Client<'_>,
+    mut watch: Pin<&mut dyn Readiness>,
+    buf: &mut Vec<u8>,
+) -> Next {
+    let head_len = match intake::head(shard, client, watch.as_mut(), buf).await {
+        Ok(head_len) => head_len,
+        Err(stop) => return refuse_unread(shard, client, watch, stop).await,
+    };
+    let started = shard.clock.now();
+    let mut body = None;
+    let mut trace = None;
+    // The head borrows the buffer that a longer body is read into: it is parsed again after such a read.
+    loop {
+        let head = match wire::parse_request(&buf[..head_len], &HEAD_LIMITS) {
+            Ok(head) => head,
+            Err(error) => {
+                let stop = Stop::Reject(intake::head_error(&error));
+                return refuse_unread(shard, client, watch, stop).await;
+            }
+        };
+        let trace = trace.get_or_insert_with(|| begin(shard, &head, started));
+        let plan = BodyPlan {
+            framing: head.framing,
+            head_len,
+            bytes_max: body_bytes_max(shard, trace.endpoint),
+            expect_continue: head.expect_continue,
+        };
+        if body.is_none() {
+            body = match not_served(trace).map_or_else(|| intake::body_at_hand(&plan, buf), Err) {
+                Ok(body) => body,
+                Err(stop) => return refuse(shard, client, watch, trace, stop).await,
+            };
+        }
+        if let Some(body) = &body {
+            let (bytes, end) = match body {
+                Body::Plain(len) => (&buf[head_len..head_len + len], head_len + len),
+                Body::Decoded { bytes, end } => (&bytes[..], *end),
+            };
+            client.early = buf[end..].to_vec();
+            return handle(shard, client, watch, &Incoming { head: &head, body: bytes }, trace).await;
+        }
+        drop(head);
+        body = match intake::body(shard, client, watch.as_mut(), &plan, buf).await {
+            Ok(body) => Some(body),
+            Err(stop) => return refuse(shard, client, watch, trace, stop).await,
+        };
+    }
+}
+
+/// A whole request.
+struct Incoming<'a, 'h> {
+    head: &'a RequestHead<'h>,
+    body: &'a [u8],
+}
+
+fn begin<'a>(shard: &'a Rc<Shard>, head: &RequestHead<'_>, started: Instant) -> Trace<'a> {
+    let endpoint = Endpoint::resolve(head.path());
+    let request_id = shard
+        .config
+        .request_id_headers
+        .iter()
+        .find_map(|name| head.header(name))
+        .filter(|id| !id.is_empty() && id.len() <= limits::REQUEST_ID_BYTES_MAX && id.is_ascii())
+        .and_then(|id| std::str::from_utf8(id).ok())
+        .map_or_else(|| shard.new_request_id(endpoint.id_prefix()), str::to_owned);
+    Trace::begin(shard, endpoint, known_method(head.method), request_id, started)
+}
+
+/// The method as a name that outlives the request; unknown ones share one, so that they cannot fill logs.
+fn known_method(method: &str) -> &'static str {
+    const KNOWN: [&str; 7] = ["GET", "POST", "PUT", "DELETE", "HEAD", "PATCH", "OPTIONS"];
+    KNOWN.into_iter().find(|known| *known == method).unwrap_or("OTHER")
+}
+
+fn body_bytes_max(shard: &Shard, endpoint: Endpoint) -> usize {
+    match endpoint.handler() {
+        Handler::Relay(_) => shard.config.payload_bytes_max,
+        Handler::Page | Handler::Admin => shard.config.payload_bytes_max.min(limits::ADMIN_BODY_BYTES_MAX),
+    }
+}
+
+/// Paths and methods that nobody serves are refused before their body is read.
+fn not_served(trace: &Trace<'_>) -> Option<Stop> {
+    if trace.endpoint == Endpoint::Unknown {
+        return Some(Stop::reject(ErrorCode::RouteNotFound, "no such path"));
+    }
+    (!trace.endpoint.allows(trace.method)).then(|| {
+        let message = format!("{} answers {} only", trace.endpoint.template(), trace.endpoint.methods());
+        Stop::reject(ErrorCode::MethodNotAllowed, message)
+    })
+}
+
+async fn handle(
+    shard: &Rc<Shard>,
+    client: &mut Client<'_>,
+    mut watch: Pin<&mut dyn Readiness>,
+    incoming: &Incoming<'_, '_>,
+    trace: &mut Trace<'_>,
+) -> Next {
+    let connection = connection_after(shard, incoming.head);
+    match trace.endpoint.handler() {
+        Handler::Page => page(shard, client, connection, trace).await,
+        Handler::Admin => admin(shard, client, watch, incoming, connection, trace).await,
+        Handler::Relay(shape) => {
+            let outgoing = Outgoing {
+                head: incoming.head,
+                body: incoming.body,
+                shape,
+                is_json: shape != PromptShape::Opaque || is_json(incoming.head.header("content-type")),
+            };
+            match dispatch::run(shard, client, watch.as_mut(), &outgoing, trace).await {
+                Ok(answered) => {
+                    relay::run(shard, client, watch, answered, connection, incoming.head, trace).await
+                }
+                Err(Stop::Gone) => Next::Close,
+                Err(Stop::Reject(error)) => answer_error(shard, client, connection, &error, trace).await,
+            }
+        }
+    }
+}
+
+pub(crate) fn is_json(content_type: Option<&[u8]>) -> bool {
+    content_type.is_some_and(|value| {
+        const JSON: &[u8] = b"application/json";
+        value.len() >= JSON.len() && value[..JSON.len()].eq_ignore_ascii_case(JSON)
+    })
+}
+
+/// What happens to the connection when the request succeeds.
+fn connection_after(shard: &Shard, head: &RequestHead<'_>) -> Connection {
+    if !head.keep_alive || shard.lifecycle.phase() != Phase::Running {
+        Connection::Close
+    } else if head.version == Version::Http10 {
+        Connection::KeepSaid
+    } else {
+        Connection::Keep
+    }
+}
+
+/// What the shard answers from its snapshot.
+async fn page(
+    shard: &Rc<Shard>,
+    client: &mut Client<'_>,
+    connection: Connection,
+    trace: &mut Trace<'_>,
+) -> Next {
+    let fleet = shard.fleet();
+    let page = match trace.endpoint {
+        Endpoint::Readiness => &fleet.readiness,
+        Endpoint::HealthGenerate => &fleet.health_generate,
+        Endpoint::Models => &fleet.models,
+        _ => {
+            let own = Own { status: 200, content_type: TEXT, body: b"OK", error_code: None, extra: None };
+            return answer(shard, client, connection, &own, trace).await;
+        }
+    };
+    let error_code = (page.status >= 400).then_some(ErrorCode::NoWorkers.code());
+    let own = Own {
+        status: page.status,
+        content_type: page.content_type,
+        body: &page.body,
+        error_code,
+        extra: None,
+    };
+    answer(shard, client, connection, &own, trace).await
+}
+
+/// What control answers.
+async fn admin(
+    shard: &Rc<Shard>,
+    client: &mut Client<'_>,
+    watch: Pin<&mut dyn Readiness>,
+    incoming: &Incoming<'_, '_>,
+    connection: Connection,
+    trace: &mut Trace<'_>,
+) -> Next {
+    let unavailable = || ApiError::new(ErrorCode::AdminUnavailable, "control is busy; try again");
+    let reply = shard.ports.call(|reply| AdminCall {
+        method: trace.method.into(),
+        path: incoming.head.path().into(),
+        query: incoming.head.query().map(Into::into),
+        body: Bytes::copy_from_slice(incoming.body),
+        request_id: trace.request_id.as_str().into(),
+        reply,
+    });
+    let Some(reply) = reply else {
+        return answer_error(shard, client, connection, &unavailable(), trace).await;
+    };
+    client.set_deadline(shard.clock.deadline_ms(limits::ADMIN_REPLY_MAX));
+    match client.beside(watch, reply).await {
+        Ok(Ok(reply)) => {
+            let own = Own {
+                status: reply.status,
+                content_type: reply.content_type,
+                body: &reply.body,
+                error_code: reply.error_code,
+                extra: reply.location.as_deref().map(|location| ("location", location)),
+            };
+            answer(shard, client, connection, &own, trace).await
+        }
+        Ok(Err(_)) | Err(Stop::Reject(_)) => {
+            answer_error(shard, client, connection, &unavailable(), trace).await
+        }
+        Err(Stop::Gone) => Next::Close,
+    }
+}
+
+/// An answer of our own, before the connection and the request are known.
+struct Own<'a> {
+    status: u16,
+    content_type: &'a str,
+    body: &'a [u8],
+    error_code: Option<&'a str>,
+    extra: Option<(&'a str, &'a str)>,
+}
+
+async fn answer(
+    shard: &Rc<Shard>,
+    client: &mut Client<'_>,
+    connection: Connection,
+    own: &Own<'_>,
+    trace: &mut Trace<'_>,
+) -> Next {
+    let mut out = shard.take_buffer();
+    let method = if trace.method == "HEAD" { Method::Head } else { Method::WithBody };
+    let full = Answer {
+        status: own.status,
+        content_type: own.content_type,
+        request_id: &trace.request_id,
+        error_code: own.error_code,
+        extra: own.extra,
+        connection,
+        body: own.body,
+        method,
+    };
+    respond::write(&full, &mut out);
+    trace.status = own.status;
+    let sent = relay::send(shard, client, &out, b"").await;
+    shard.give_buffer(out);
+    if sent.is_err() {
+        return Next::Close;
+    }
+    trace.end = End::Complete;
+    if connection == Connection::Close { Next::Close } else { Next::KeepAlive }
+}
+
+/// Answers with an error in the one shape.
+pub(crate) async fn answer_error(
+    shard: &Rc<Shard>,
+    client: &mut Client<'_>,
+    connection: Connection,
+    error: &ApiError,
+    trace: &mut Trace<'_>,
+) -> Next {
+    trace.error = Some(error.code);
+    let body = respond::error_body(error);
+    let extra = match error.code {
+        ErrorCode::MethodNotAllowed => Some(("allow", trace.endpoint.methods())),
+        ErrorCode::NoWorkers | ErrorCode::AdminUnavailable => Some(("retry-after", "1")),
+        _ => None,
+    };
+    let own = Own {
+        status: error.code.status(),
+        content_type: JSON,
+        body: &body,
+        error_code: Some(error.code.code()),
+        extra,
+    };
+    answer(shard, client, connection, &own, trace).await
+}
+
+/// Answers a request whose body was not read, and closes.
+async fn refuse(
+    shard: &Rc<Shard>,
+    client: &mut Client<'_>,
+    watch: Pin<&mut dyn Readiness>,
+    trace: &mut Trace<'_>,
+    stop: Stop,
+) -> Next {
+    let Stop::Reject(error) = stop else { return Next::Close };
+    answer_error(shard, client, Connection::Close, &error, trace).await;
+    linger(shard, client, watch).await;
+    Next::Close
+}
+
+/// Answers bytes that were no request, and closes: where a next request would begin is not known.
+async fn refuse_unread(
+    shard: &Rc<Shard>,
+    client: &mut Client<'_>,
+    watch: Pin<&mut dyn Readiness>,
+    stop: Stop,
+) -> Next {
+    if let Stop::Gone = stop {
+        return Next::Close;
+    }
+    let request_id = shard.new_request_id(Endpoint::Unknown.id_prefix());
+    let mut trace = Trace::begin(shard, Endpoint::Unknown, "OTHER", request_id, shard.clock.now());
+    refuse(shard, client, watch, &mut trace, stop).await
+}
+
+/// Reads and drops what the client still sends for a moment: closing with unread bytes would reset the connection
+/// and could take the answer with it (RFC 9112 §9.6).
+async fn linger(shard: &Rc<Shard>, client: &mut Client<'_>, mut watch: Pin<&mut dyn Readiness>) {
+    socket::shutdown_write(client.stream);
+    client.slot.busy_until(shard.clock.deadline_ms(limits::TICK * 10));
+    let mut dropped = 0;
+    while dropped < limits::LINGER_BYTES_MAX && readable(client.slot, watch.as_mut()).await.is_ok() {
+        let read = socket::recv(client.stream, &mut shard.scratch.borrow_mut().inbound);
+        match read {
+            Ok(Received::Bytes(n)) => dropped += n,
+            Ok(Received::WouldBlock) => {}
+            Ok(Received::End) | Err(_) => return,
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! The end of a request: everything it did is told here, once, also when its client left.
+
+use std::rc::Rc;
+use std::time::Instant;
+
+use api::endpoint::Endpoint;
+use api::error::ErrorCode;
+use fleet::stats::status_index;
+use tracing::Level;
+use tracing::info;
+
+use crate::clock::micros;
+use crate::route::Leg;
+use crate::state::Shard;
+
+/// How far a request came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// Nothing is known to have gone wrong, and it is not complete: the client left if it stays so.
+    Open,
+    /// The client has its whole answer.
+    Complete,
+    /// The worker's answer broke off and the client was told so.
+    Broken,
+}
+
+/// What a request did, told when it is dropped.
+pub(crate) struct Trace<'a> {
+    shard: &'a Rc<Shard>,
+    pub(crate) endpoint: Endpoint,
+    pub(crate) method: &'a str,
+    pub(crate) request_id: String,
+    started: Instant,
+    pub(crate) leg: Option<Leg>,
+    pub(crate) attempts: u32,
+    pub(crate) routed: Option<Instant>,
+    pub(crate) upstream_head: Option<Instant>,
+    pub(crate) first_byte: Option<Instant>,
+    pub(crate) status: u16,
+    pub(crate) error: Option<ErrorCode>,
+    pub(crate) end: End,
+}
+
+impl<'a> Trace<'a> {
+    pub(crate) fn begin(
+        shard: &'a Rc<Shard>,
+        endpoint: Endpoint,
+        method: &'a str,
+        request_id: String,
+        started: Instant,
+    ) -> Self {
+        shard.stats.requests_total[endpoint.index()].add(1);
+        shard.stats.requests_active.add(1);
+        Self {
+            shard,
+            endpoint,
+            method,
+            request_id,
+            started,
+            leg: None,
+            attempts: 0,
+            routed: None,
+            upstream_head: None,
+            first_byte: None,
+            status: 0,
+            error: None,
+            end: End::Open,
+        }
+    }
+
+    fn count(&self, duration_us: u64) {
+        let stats = &self.shard.stats;
+        stats.requests_active.sub(1);
+        stats.request_duration[self.endpoint.index()].record_us(duration_us);
+        if self.status != 0 {
+            stats.responses_total[status_index(self.status)].add(1);
+        }
+        if let Some(error) = self.error {
+            stats.errors_total[error.index()].add(1);
+        }
+        if self.end == End::Open {
+            stats.client_aborts_total.add(1);
+        }
+        let Some(leg) = &self.leg else { return };
+        let model = leg.pool().stats.shard(self.shard.index);
+        model.requests_total[self.endpoint.index()][usize::from(leg.is_stream)].add(1);
+        model.duration.record_us(duration_us);
+        if let Some(first_byte) = self.first_byte {
+            model.ttft.record_us(micros(self.started, first_byte));
+        }
+    }
+
+    fn log(&self, duration_us: u64) {
+        let since_start = |at: Option<Instant>| at.map(|at| micros(self.started, at));
+        let (worker, reason) =
+            self.leg.as_ref().map_or(("", ""), |leg| (&*leg.worker().url, leg.reason.name()));
+        let outcome = match self.end {
+            End::Open => "client_left",
+            End::Complete => "complete",
+            End::Broken => "broken",
+        };
+        info!(
+            target: "access",
+            request_id = %self.request_id,
+            method = self.method,
+            path = self.endpoint.template(),
+            status = self.status,
+            error = self.error.map(ErrorCode::code),
+            worker,
+            reason,
+            attempts = self.attempts,
+            outcome,
+            routed_us = since_start(self.routed),
+            head_us = since_start(self.upstream_head),
+            first_byte_us = since_start(self.first_byte),
+            total_us = duration_us,
+            shard = self.shard.index,
+            "request"
+        );
+    }
+}
+
+impl Drop for Trace<'_> {
+    fn drop(&mut self) {
+        let duration_us = micros(self.started, self.shard.clock.now());
+        self.count(duration_us);
+        if tracing::enabled!(target: "access", Level::INFO) {
+            self.log(duration_us);
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! Reading a request: its head, then its whole body, within size and time limits.
+
+use std::pin::Pin;
+use std::rc::Rc;
+
+use api::error::ApiError;
+use api::error::ErrorCode;
+use wire::Chunk;
+use wire::ChunkedDecoder;
+use wire::HeadError;
+use wire::HeadLimits;
+use wire::RequestFraming;
+
+use crate::conn::Client;
+use crate::limits;
+use crate::relay;
+use crate::rt::socket;
+use crate::rt::socket::Received;
+use crate::rt::wait::Interrupt;
+use crate::rt::wait::Readiness;
+use crate::rt::wait::readable;
+use crate::state::Shard;
+
+/// Why a request goes no further.
+#[derive(Debug)]
+pub(crate) enum Stop {
+    /// The client is gone, or never began: there is nobody to answer.
+    Gone,
+    /// It is answered with this error.
+    Reject(ApiError),
+}
+
+impl Stop {
+    pub(crate) fn reject(code: ErrorCode, message: impl Into<std::borrow::Cow<'static, str>>) -> Self {
+        Self::Reject(ApiError::new(code, message))
+    }
+}
+
+pub(crate) const HEAD_LIMITS: HeadLimits =
+    HeadLimits { head_bytes_max: limits::HEAD_BYTES_MAX, headers_max: limits::HEADERS_MAX };
+
+/// Where the body of a request is.
+#[derive(Debug)]
+pub(crate) enum Body {
+    /// In the read buffer behind the head, this long.
+    Plain(usize),
+    /// Chunked: decoded apart; the request ends at this offset of the read buffer.
+    Decoded { bytes: Vec<u8>, end: usize },
+}
+
+/// Reads until `buf` holds a complete head and returns its length.
+pub(crate) async fn head(
+    shard: &Rc<Shard>,
+    client: &mut Client<'_>,
+    mut watch: Pin<&mut dyn Readiness>,
+    buf: &mut Vec<u8>,
+) -> Result<usize, Stop> {
+    client.slot.busy_until(shard.clock.deadline_ms(shard.config.head_timeout));
+    let mut searched = 0;
+    // The connection is readable when an exchange begins, unless a pipelined request came with the last one.
+    let mut try_read = buf.is_empty();
+    if !try_read {
+        if let Some(end) = wire::head_end(buf, 0) {
+            return within_limit(end);
+        }
+        searched = buf.len();
+    }
+    loop {
+        if !try_read {
+            match readable(client.slot, watch.as_mut()).await {
+                Ok(()) => {}
+                Err(Interrupt::Deadline) if !buf.is_empty() => {
+                    return Err(Stop::reject(ErrorCode::RequestTimeout, "the request head took too long to arrive"));
+                }
+                Err(_) => return Err(Stop::Gone),
+            }
+        }
+        try_read = false;
+        buf.reserve(limits::BUFFER_BYTES / 2);
+        match socket::recv_spare(client.stream, buf) {
+            Ok(Received::Bytes(n)) => shard.stats.received_bytes_total.add(n as u64),
+            Ok(Received::WouldBlock) => continue,
+            Ok(Received::End) | Err(_) => return Err(Stop::Gone),
+        }
+        if let Some(end) = wire::head_end(buf, searched) {
+            return within_limit(end);
+        }
+        searched = buf.len();
+        within_limit(searched)?;
+    }
+}
+
+fn within_limit(head_bytes: usize) -> Result<usize, Stop> {
+    if head_bytes > limits::HEAD_BYTES_MAX {
+        return Err(Stop::reject(
+            ErrorCode::HeadTooLarge,
+            format!("request line and headers exceed {} bytes", limits::HEAD_BYTES_MAX),
+        ));
+    }
+    Ok(head_bytes)
+}
+
+/// A refused head as the client sees it.
+pub(crate) fn head_error(error: &HeadError) -> ApiError {
+    let code = match error.status() {
+        431 => ErrorCode::HeadTooLarge,
+        501 => ErrorCode::NotImplemented,
+        505 => ErrorCode::VersionNotSupported,
+        _ => ErrorCode::MalformedRequest,
+    };
+    ApiError::new(code, format!("malformed request: {error}"))
+}
+
+/// How much body a request may have.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BodyPlan {
+    pub(crate) framing: RequestFraming,
+    pub(crate) head_len: usize,
+    pub(crate) bytes_max: usize,
+    /// The client waits for leave to send.
+    pub(crate) expect_continue: bool,
+}
+
+/// The body, if `buf` holds all of it already: the common case, which needs no wait.
+pub(crate) fn body_at_hand(plan: &BodyPlan, buf: &[u8]) -> Result<Option<Body>, Stop> {
+    match plan.framing {
+        RequestFraming::None => Ok(Some(Body::Plain(0))),
+        RequestFraming::Length(length) => {
+            let length = within_payload(length, plan.bytes_max)?;
+            Ok((buf.len() - plan.head_len >= length).then_some(Body::Plain(length)))
+        }
+        RequestFraming::Chunked => Ok(None),
+    }
+}
+
+/// Reads the rest of the body.
+pub(crate) async fn body(
+    shard: &Rc<Shard>,
+    client: &mut Client<'_>,
+    watch: Pin<&mut dyn Readiness>,
+    plan: &BodyPlan,
+    buf: &mut Vec<u8>,
+) -> Result<Body, Stop> {
+    if plan.expect_continue && buf.len() == plan.head_len {
+        relay::send(shard, client, b"HTTP/1.1 100 Continue\r\n\r\n", b"").await.map_err(|_| Stop::Gone)?;
+    }
+    match plan.framing {
+        RequestFraming::None => Ok(Body::Plain(0)),
+        RequestFraming::Length(length) => {
+            let length = within_payload(length, plan.bytes_max)?;
+            sized(shard, client, watch, plan.head_len + length, buf).await.map(|()| Body::Plain(length))
+        }
+        RequestFraming::Chunked => chunked(shard, client, watch, plan, buf).await,
+    }
+}
+
+fn within_payload(length: u64, bytes_max: usize) -> Result<usize, Stop> {
+    usize::try_from(length).ok().filter(|&length| length <= bytes_max).ok_or_else(|| too_large(bytes_max))
+}
+
+fn too_large(bytes_max: usize) -> Stop {
+    Stop::reject(ErrorCode::PayloadTooLarge, format!("request body exceeds {bytes_max} bytes"))
+}
+
+async fn sized(
+    shard: &Rc<Shard>,
+    client: &mut Client<'_>,
+    mut watch: Pin<&mut dyn Readiness>,
+    total: usize,
+    buf: &mut Vec<u8>,
+) -> Result<(), Stop> {
+    // Memory follows what has arrived, doubling, so that a length alone reserves little; prompts of common size
+    // get their room at once.
+    if buf.capacity() < total {
+        buf.reserve_exact(total.min(limits::HEAD_BYTES_MAX * 16) - buf.len());
+    }
+    while buf.len() < total {
+        if buf.capacity() == buf.len() {
+            buf.reserve_exact((total - buf.len()).min(buf.len()));
+        }
+        more(shard, client, watch.as_mut(), buf).await?;
+    }
+    Ok(())
+}
+
+async fn chunked(
+    shard: &Rc<Shard>,
+    client: &mut Client<'_>,
+    mut watch: Pin<&mut dyn Readiness>,
+    plan: &BodyPlan,
+    buf: &mut Vec<u8>,
+) -> Result<Body, Stop> {
+    let mut decoder = ChunkedDecoder::new();
+    let mut bytes = Vec::new();
+    loop {
+        let mut input = &buf[plan.head_len..];
+        loop {
+            match decoder.next(&mut input) {
+                Ok(Chunk::Data(data)) if bytes.len() + data.len() > plan.bytes_max => {
+                    return Err(too_large(plan.bytes_max));
+                }
+                Ok(Chunk::Data(data)) => bytes.extend_from_slice(data),
+                Ok(Chunk::End) => {
+                    let end = buf.len() - input.len();
+                    return Ok(Body::Decoded { bytes, end });
+                }
+                Ok(Chunk::NeedMore) => break,
+                Err(error) => {
+                    return Err(Stop::reject(
+                        ErrorCode::MalformedRequest,
+                        format!("malformed chunked body: {error}"),
+                    ));
+                }
+            }
+        }
+        // What was decoded is not needed again; the head is.
+        buf.truncate(plan.head_len);
+        buf.reserve(limits::BUFFER_BYTES);
+        more(shard, client, watch.as_mut(), buf).await?;
+    }
+}
+
+/// Waits for more of the body and reads it into the spare room of `buf`.
+async fn more(
+    shard: &Rc<Shard>,
+    client: &mut Client<'_>,
+    mut watch: Pin<&mut dyn Readiness>,
+    buf: &mut Vec<u8>,
+) -> Result<(), Stop> {
+    client.slot.busy_until(shard.clock.deadline_ms(shard.config.body_timeout));
+    loop {
+        match socket::recv_spare(client.stream, buf) {
+            Ok(Received::Bytes(n)) => {
+                shard.stats.received_bytes_total.add(n as u64);
+                return Ok(());
+            }
+            Ok(Received::WouldBlock) => {}
+            Ok(Received::End) | Err(_) => return Err(Stop::Gone),
+        }
+        match readable(client.slot, watch.as_mut()).await {
+            Ok(()) => {}
+            Err(Interrupt::Deadline) => {
+                return Err(Stop::reject(ErrorCode::RequestTimeout, "the request body took too long to arrive"));
+            }
+            Err(_) => return Err(Stop::Gone),
+        }
+    }
+}

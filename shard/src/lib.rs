@@ -1,0 +1,126 @@
+//! The data plane: one shard per CPU, each with its own accept loop, codec, worker connections and policy replica.
+//!
+//! A request's life, in the order of the modules that carry it: [`accept`] → [`conn`] (idle until readable) →
+//! [`intake`] (head and body) → [`exchange`] (which endpoint) → [`route`] (which worker) → [`dispatch`] (attempts
+//! over [`upstream`] connections) → [`relay`] → [`finish`].
+//!
+//! Invariants
+//! - A shard talks to other threads only through [`port`] and atomic cells; nothing here locks.
+//! - Routing is not async.
+//! - What happened to a request is told once, in [`finish`], also when the client leaves.
+//! - Peer bytes never panic, and every buffer has a bound in [`limits`].
+
+mod accept;
+mod clock;
+mod conn;
+mod dispatch;
+mod encode;
+mod exchange;
+mod finish;
+mod intake;
+mod limits;
+pub mod listen;
+mod port;
+mod relay;
+mod respond;
+mod route;
+pub mod rt;
+mod state;
+mod upstream;
+
+use std::io;
+use std::net::TcpListener;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use crossbeam_channel::Sender;
+use fleet::admin::AdminCall;
+use fleet::cell::Lifecycle;
+use fleet::report::Report;
+use fleet::snapshot::Snapshot;
+use fleet::stats::ShardStats;
+use policy::Policy;
+
+use crate::rt::driver::IoDriver;
+use crate::state::Shard;
+
+/// What every shard is told at start.
+#[derive(Clone, Debug)]
+pub struct ShardConfig {
+    /// How workers are chosen.
+    pub policy: Policy,
+    /// Largest request body, in bytes (`--max-payload-size`).
+    pub payload_bytes_max: usize,
+    /// Longest time from the head of a request to the end of its response (`--request-timeout-secs`).
+    pub request_timeout: Duration,
+    /// Longest time for a connection to a worker to be made.
+    pub connect_timeout: Duration,
+    /// Longest time from a request's first byte to the end of its head.
+    pub head_timeout: Duration,
+    /// Longest pause within a request body, and longest time a client may leave a response unread.
+    pub body_timeout: Duration,
+    /// Longest time a client connection may sit idle.
+    pub keep_alive_timeout: Duration,
+    /// Headers that may carry a request id, lower case; the first present wins (`--request-id-headers`).
+    pub request_id_headers: Vec<String>,
+    /// Failed attempts after which a request is given up (`--max-total-retries`).
+    pub total_retries_max: u32,
+    /// Transport failures in a row after which control is told about a worker (`--max-worker-retries`).
+    pub worker_failures_max: u32,
+    /// Seed of this process's generators.
+    pub seed: u64,
+}
+
+/// The roads between shards and the rest of the process.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    /// What to route by.
+    pub snapshot: Arc<ArcSwap<Snapshot>>,
+    /// Whether to go on.
+    pub lifecycle: Arc<Lifecycle>,
+    /// To control: what was noticed.
+    pub reports: Sender<Vec<Report>>,
+    /// To control: what only it can answer.
+    pub admin: Sender<AdminCall>,
+}
+
+/// One shard's own part.
+#[derive(Debug)]
+pub struct ShardPlace {
+    /// Its number; also its column in every per-shard cell.
+    pub index: usize,
+    /// Its CPU, if it is pinned.
+    pub cpu: Option<usize>,
+    /// Its listening socket.
+    pub listener: TcpListener,
+    /// Its counters.
+    pub stats: Arc<ShardStats>,
+    /// Its driver; [`IoDriver::Auto`] counts as io_uring here and must be resolved before.
+    pub driver: IoDriver,
+}
+
+/// Starts a shard on a thread of its own, named `shard-N`. It ends when the lifecycle says so.
+///
+/// # Errors
+/// When the thread cannot be started. Errors of the shard itself are the thread's result.
+pub fn spawn(
+    config: ShardConfig,
+    shared: Shared,
+    place: ShardPlace,
+    start: Instant,
+) -> io::Result<JoinHandle<io::Result<()>>> {
+    std::thread::Builder::new().name(format!("shard-{}", place.index)).spawn(move || {
+        if let Some(cpu) = place.cpu {
+            rt::cpu::pin(cpu)?;
+        }
+        rt::driver::block_on(place.driver, || async move {
+            let ShardPlace { index, listener, stats, .. } = place;
+            let shard = Rc::new(Shard::new(index, config, shared, stats, start));
+            accept::run(shard, listener).await;
+        })
+    })
+}

@@ -1,0 +1,249 @@
+//! Relaying an answer: whole where it can be held, else piece by piece as it comes, no faster than the client reads.
+
+mod pass;
+mod stream;
+
+use std::pin::Pin;
+use std::rc::Rc;
+
+use fleet::stats::UpstreamFailure;
+use fleet::stats::status_index;
+use wire::RequestHead;
+use wire::ResponseFraming;
+use wire::ResponseHead;
+use wire::Version;
+
+use crate::conn::Client;
+use crate::conn::Next;
+use crate::dispatch::Answered;
+use crate::dispatch::failure_error;
+use crate::dispatch::note_failure;
+use crate::encode;
+use crate::encode::Delimiter;
+use crate::exchange;
+use crate::finish::End;
+use crate::finish::Trace;
+use crate::intake::HEAD_LIMITS;
+use crate::intake::Stop;
+use crate::limits;
+use crate::relay::pass::Held;
+use crate::relay::pass::HoldError;
+use crate::relay::pass::Passage;
+use crate::relay::stream::BodyDecoder;
+use crate::relay::stream::Kind;
+use crate::respond::Connection;
+use crate::rt::socket;
+use crate::rt::wait::Readiness;
+use crate::rt::wait::complete;
+use crate::state::Shard;
+
+/// Relays a worker's answer, whose head has arrived.
+pub(crate) async fn run(
+    shard: &Rc<Shard>,
+    client: &mut Client<'_>,
+    watch: Pin<&mut dyn Readiness>,
+    answered: Answered,
+    connection: Connection,
+    request: &RequestHead<'_>,
+    trace: &mut Trace<'_>,
+) -> Next {
+    let Answered { connection: upstream, buf, head_len } = answered;
+    let head = match wire::parse_response(&buf[..head_len], request.method, &HEAD_LIMITS) {
+        Ok(head) if head.status != 101 => head,
+        Ok(_) | Err(_) => {
+            return broken(shard, client, connection, UpstreamFailure::Protocol, trace).await;
+        }
+    };
+    shard.stats.upstream_responses_total[status_index(head.status)].add(1);
+    let plan = Plan::new(&head, request.version, connection);
+    let early = &buf[head_len..];
+    let outcome = match plan.way {
+        Way::AtOnce(length) if early.len() >= length => {
+            let whole = Whole { head: &head, body: &early[..length], delimiter: plan.delimiter };
+            let is_exact = early.len() == length;
+            send_whole(shard, client, plan.connection, &whole, trace).await.map(|()| is_exact)
+        }
+        Way::AtOnce(_) | Way::Hold => {
+            let decoder = BodyDecoder::new(head.framing);
+            let mut passage = Passage { shard, client, watch, upstream: &upstream, trace };
+            match passage.hold(decoder, early).await {
+                Ok(Held::Whole { body, is_exact }) => {
+                    let delimiter = Delimiter::Length(body.len() as u64);
+                    let whole = Whole { head: &head, body: &body, delimiter };
+                    send_whole(shard, client, plan.connection, &whole, trace).await.map(|()| is_exact)
+                }
+                Ok(Held::TooLong { body, decoder }) => passage.stream(&plan, decoder, &head, &body, &[]).await,
+                Err(HoldError::Stop(Stop::Gone)) => Err(()),
+                Err(HoldError::Stop(Stop::Reject(error))) => {
+                    shard.stats.upstream_failures_total[UpstreamFailure::Timeout as usize].add(1);
+                    return exchange::answer_error(shard, client, connection, &error, trace).await;
+                }
+                Err(HoldError::Broken) => {
+                    return broken(shard, client, connection, UpstreamFailure::Body, trace).await;
+                }
+            }
+        }
+        Way::Stream => {
+            let decoder = BodyDecoder::new(head.framing);
+            let mut passage = Passage { shard, client, watch, upstream: &upstream, trace };
+            passage.stream(&plan, decoder, &head, &[], early).await
+        }
+    };
+    let is_reusable = head.keep_alive && head.framing != ResponseFraming::UntilClose;
+    let worker = leg_worker(trace);
+    match outcome {
+        Ok(is_exact) => {
+            worker.cells.succeed();
+            if is_exact && is_reusable {
+                let now_ms = shard.clock.coarse_ms();
+                shard.upstreams.borrow_mut().checkin(worker.id, upstream, now_ms);
+            }
+            drop(head);
+            shard.give_buffer(buf);
+            trace.end = End::Complete;
+            if plan.connection == Connection::Close { Next::Close } else { Next::KeepAlive }
+        }
+        Err(()) => Next::Close,
+    }
+}
+
+fn leg_worker<'a>(trace: &'a Trace<'_>) -> &'a fleet::snapshot::Worker {
+    match &trace.leg {
+        Some(leg) => leg.worker(),
+        None => unreachable!("an answer came over a leg"),
+    }
+}
+
+/// Answers 502 because of what the worker sent; nothing has gone to the client yet.
+async fn broken(
+    shard: &Rc<Shard>,
+    client: &mut Client<'_>,
+    connection: Connection,
+    failure: UpstreamFailure,
+    trace: &mut Trace<'_>,
+) -> Next {
+    let worker = leg_worker(trace);
+    note_failure(shard, worker, failure);
+    let error = failure_error(failure, worker);
+    exchange::answer_error(shard, client, connection, &error, trace).await
+}
+
+/// How an answer is relayed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// Its length is known and small: it leaves in one piece.
+    AtOnce(usize),
+    /// JSON of unknown or larger length: held until complete, so that a death of the worker is a clean error.
+    Hold,
+    /// As it comes.
+    Stream,
+}
+
+/// What is decided from the head of an answer.
+struct Plan {
+    way: Way,
+    kind: Kind,
+    delimiter: Delimiter,
+    connection: Connection,
+}
+
+impl Plan {
+    fn new(head: &ResponseHead<'_>, version: Version, connection: Connection) -> Self {
+        let content_type = head.header("content-type");
+        let is_json = exchange::is_json(content_type);
+        let kind = if content_type.is_some_and(is_event_stream) { Kind::Events } else { Kind::Plain };
+        let (way, delimiter) = match (head.framing, kind) {
+            (ResponseFraming::None, _) => (Way::AtOnce(0), Delimiter::NoBody),
+            (_, Kind::Events) => (Way::Stream, Delimiter::Chunked),
+            (ResponseFraming::Length(length), Kind::Plain) => {
+                let small = usize::try_from(length).ok().filter(|&n| n <= limits::RESPONSE_HELD_BYTES_MAX);
+                let way = match small {
+                    Some(length) if is_json || length <= limits::BUFFER_BYTES => Way::AtOnce(length),
+                    _ => Way::Stream,
+                };
+                (way, Delimiter::Length(length))
+            }
+            (ResponseFraming::Chunked | ResponseFraming::UntilClose, Kind::Plain) => {
+                (if is_json { Way::Hold } else { Way::Stream }, Delimiter::Chunked)
+            }
+        };
+        // HTTP/1.0 knows no chunks: there the connection's end is the body's.
+        let (delimiter, connection) = if delimiter == Delimiter::Chunked && version == Version::Http10 {
+            (Delimiter::Close, Connection::Close)
+        } else {
+            (delimiter, connection)
+        };
+        Self { way, kind, delimiter, connection }
+    }
+}
+
+fn is_event_stream(content_type: &[u8]) -> bool {
+    const EVENT_STREAM: &[u8] = b"text/event-stream";
+    content_type.len() >= EVENT_STREAM.len()
+        && content_type[..EVENT_STREAM.len()].eq_ignore_ascii_case(EVENT_STREAM)
+}
+
+/// A complete answer.
+struct Whole<'a, 'h> {
+    head: &'a ResponseHead<'h>,
+    body: &'a [u8],
+    delimiter: Delimiter,
+}
+
+async fn send_whole(
+    shard: &Rc<Shard>,
+    client: &mut Client<'_>,
+    connection: Connection,
+    whole: &Whole<'_, '_>,
+    trace: &mut Trace<'_>,
+) -> Result<(), ()> {
+    let mut out = shard.take_buffer();
+    encode::response_head(whole.head, &trace.request_id, whole.delimiter, connection, &mut out);
+    let mut body = whole.body;
+    if body.len() <= limits::BODY_COPIED_BYTES_MAX {
+        out.extend_from_slice(body);
+        body = b"";
+    }
+    trace.status = whole.head.status;
+    trace.first_byte = Some(shard.clock.now());
+    let sent = send(shard, client, &out, body).await;
+    shard.give_buffer(out);
+    sent
+}
+
+/// Sends both pieces to the client, waiting for room where there is none: a slow client slows its worker.
+///
+/// # Errors
+/// When the client is gone or takes nothing for the body timeout.
+pub(crate) async fn send(
+    shard: &Rc<Shard>,
+    client: &mut Client<'_>,
+    mut first: &[u8],
+    mut second: &[u8],
+) -> Result<(), ()> {
+    let mut is_waiting = false;
+    shard.stats.sent_bytes_total.add((first.len() + second.len()) as u64);
+    while !first.is_empty() || !second.is_empty() {
+        let pushed = if second.is_empty() {
+            socket::send(client.stream, first)
+        } else {
+            socket::send_two(client.stream, first, second)
+        };
+        match pushed.map_err(drop)? {
+            0 => {
+                is_waiting = true;
+                client.shorten_deadline(shard.clock.deadline_ms(shard.config.body_timeout));
+                complete(client.slot, client.stream.writable(false)).await.map_err(drop)?.map_err(drop)?;
+            }
+            n if n < first.len() => first = &first[n..],
+            n => {
+                second = &second[n - first.len()..];
+                first = b"";
+            }
+        }
+    }
+    if is_waiting {
+        client.restore_deadline();
+    }
+    Ok(())
+}

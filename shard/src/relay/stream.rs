@@ -1,0 +1,257 @@
+//! The bytes of a relayed body, without any socket: a worker's framing in, ours out.
+//!
+//! Events are passed on whole: the part of an event that has arrived so far is held back until its end is there, so
+//! when a worker dies inside one, the client sees complete events, then an error event, and never half a token.
+
+use api::error::ApiError;
+use wire::Chunk;
+use wire::ChunkedDecoder;
+use wire::LAST_CHUNK;
+use wire::ResponseFraming;
+use wire::SseScanner;
+use wire::encode_chunk_head;
+
+use crate::encode::Delimiter;
+use crate::limits;
+use crate::respond;
+
+/// What kind of body it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Bytes.
+    Plain,
+    /// Server-sent events.
+    Events,
+}
+
+/// The worker's bytes do not follow its framing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Malformed;
+
+/// Takes a body out of its framing.
+#[derive(Clone, Debug)]
+pub(crate) enum BodyDecoder {
+    /// This many bytes are still to come.
+    Length(u64),
+    /// Chunked, until it says it is done.
+    Chunked(ChunkedDecoder),
+    /// Everything until the connection ends.
+    UntilClose,
+    /// The body is complete.
+    Done,
+}
+
+impl BodyDecoder {
+    pub(crate) fn new(framing: ResponseFraming) -> Self {
+        match framing {
+            ResponseFraming::None | ResponseFraming::Length(0) => Self::Done,
+            ResponseFraming::Length(length) => Self::Length(length),
+            ResponseFraming::Chunked => Self::Chunked(ChunkedDecoder::new()),
+            ResponseFraming::UntilClose => Self::UntilClose,
+        }
+    }
+
+    /// Takes the next piece of the body from the front of `input`; none when more input is needed or it is done.
+    pub(crate) fn next<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<&'a [u8]>, Malformed> {
+        if input.is_empty() {
+            return Ok(None);
+        }
+        match self {
+            Self::Done => Ok(None),
+            Self::UntilClose => Ok(Some(std::mem::take(input))),
+            Self::Length(left) => {
+                let take = usize::try_from(*left).unwrap_or(usize::MAX).min(input.len());
+                let (piece, rest) = input.split_at(take);
+                *input = rest;
+                *left -= take as u64;
+                if *left == 0 {
+                    *self = Self::Done;
+                }
+                Ok(Some(piece))
+            }
+            Self::Chunked(decoder) => match decoder.next(input) {
+                Ok(Chunk::Data(piece)) => Ok(Some(piece)),
+                Ok(Chunk::NeedMore) => Ok(None),
+                Ok(Chunk::End) => {
+                    *self = Self::Done;
+                    Ok(None)
+                }
+                Err(_) => Err(Malformed),
+            },
+        }
+    }
+
+    pub(crate) fn is_done(&self) -> bool {
+        matches!(self, Self::Done)
+    }
+
+    /// Whether the body may end with the connection here.
+    pub(crate) fn may_end(&self) -> bool {
+        matches!(self, Self::Done | Self::UntilClose)
+    }
+}
+
+/// Where a relayed body stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flow {
+    /// More is to come.
+    More,
+    /// Complete, and its end is written. `is_exact`: the worker sent nothing beyond it.
+    End { is_exact: bool },
+    /// The worker's bytes ended early or make no sense; [`Relay::fail`] tells the client.
+    Broken,
+}
+
+/// One body on its way.
+#[derive(Debug)]
+pub(crate) struct Relay {
+    decoder: BodyDecoder,
+    kind: Kind,
+    delimiter: Delimiter,
+    scanner: SseScanner,
+    /// The open event so far.
+    held: Vec<u8>,
+    /// Part of the open event has gone out already, because it is longer than what is held.
+    is_open_event_sent: bool,
+    /// The stream's own end mark has come: what is lost after it is no loss.
+    is_done_seen: bool,
+    /// Events completed so far.
+    events: u64,
+    /// Body bytes written so far.
+    bytes: u64,
+}
+
+impl Relay {
+    pub(crate) fn new(decoder: BodyDecoder, kind: Kind, delimiter: Delimiter) -> Self {
+        Self {
+            decoder,
+            kind,
+            delimiter,
+            scanner: SseScanner::new(),
+            held: Vec::new(),
+            is_open_event_sent: false,
+            is_done_seen: false,
+            events: 0,
+            bytes: 0,
+        }
+    }
+
+    /// Events completed so far.
+    pub(crate) fn events(&self) -> u64 {
+        self.events
+    }
+
+    /// Body bytes written so far, framing not counted.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Takes bytes from the worker and appends what goes to the client.
+    pub(crate) fn push(&mut self, mut input: &[u8], out: &mut Vec<u8>) -> Flow {
+        loop {
+            match self.decoder.next(&mut input) {
+                Ok(Some(piece)) => self.body(piece, out),
+                Ok(None) if self.decoder.is_done() => {
+                    self.finish(out);
+                    return Flow::End { is_exact: input.is_empty() };
+                }
+                Ok(None) => return Flow::More,
+                Err(Malformed) => return Flow::Broken,
+            }
+        }
+    }
+
+    /// Passes on bytes that were decoded before.
+    pub(crate) fn push_decoded(&mut self, body: &[u8], out: &mut Vec<u8>) {
+        self.body(body, out);
+    }
+
+    /// The worker's connection has ended.
+    pub(crate) fn end_of_input(&mut self, out: &mut Vec<u8>) -> Flow {
+        let is_whole = self.kind == Kind::Plain || (self.held.is_empty() && !self.is_open_event_sent);
+        if self.is_done_seen || (self.decoder.may_end() && is_whole) {
+            self.finish(out);
+            Flow::End { is_exact: false }
+        } else {
+            Flow::Broken
+        }
+    }
+
+    /// Tells the client that the stream broke off. False when the body's kind has no way to say so but to end
+    /// without its end mark.
+    pub(crate) fn fail(&mut self, error: &ApiError, out: &mut Vec<u8>) -> bool {
+        if self.kind == Kind::Plain {
+            return false;
+        }
+        self.held.clear();
+        let mut event = Vec::new();
+        if self.is_open_event_sent {
+            event.extend_from_slice(b"\n\n");
+        }
+        respond::write_error_event(error, &mut event);
+        self.write(&event, out);
+        self.write_end(out);
+        true
+    }
+
+    fn body(&mut self, piece: &[u8], out: &mut Vec<u8>) {
+        if self.kind == Kind::Plain {
+            self.write(piece, out);
+            return;
+        }
+        let fed = self.scanner.feed(piece);
+        self.events += u64::from(fed.events);
+        self.is_done_seen |= fed.done;
+        let (complete, open) = piece.split_at(fed.complete_len);
+        if !complete.is_empty() {
+            self.is_open_event_sent = false;
+            if self.held.is_empty() {
+                self.write(complete, out);
+            } else {
+                let mut events = std::mem::take(&mut self.held);
+                events.extend_from_slice(complete);
+                self.write(&events, out);
+            }
+        }
+        if self.is_open_event_sent {
+            self.write(open, out);
+            return;
+        }
+        self.held.extend_from_slice(open);
+        if self.held.len() > limits::EVENT_HELD_BYTES_MAX {
+            let open = std::mem::take(&mut self.held);
+            self.write(&open, out);
+            self.is_open_event_sent = true;
+        }
+    }
+
+    fn finish(&mut self, out: &mut Vec<u8>) {
+        // A last event without its empty line is the worker's own end; it is passed on as it came.
+        let rest = std::mem::take(&mut self.held);
+        self.write(&rest, out);
+        self.write_end(out);
+    }
+
+    fn write(&mut self, body: &[u8], out: &mut Vec<u8>) {
+        if body.is_empty() {
+            return;
+        }
+        self.bytes += body.len() as u64;
+        if self.delimiter == Delimiter::Chunked {
+            encode_chunk_head(body.len(), out);
+            out.extend_from_slice(body);
+            out.extend_from_slice(b"\r\n");
+        } else {
+            out.extend_from_slice(body);
+        }
+    }
+
+    fn write_end(&mut self, out: &mut Vec<u8>) {
+        if self.delimiter == Delimiter::Chunked {
+            out.extend_from_slice(LAST_CHUNK);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,182 @@
+//! What a shard keeps between requests: snapshot, replica, worker connections, buffers, slots.
+
+use std::cell::Cell;
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use api::peek::PromptSpans;
+use arc_swap::ArcSwap;
+use arc_swap::Cache;
+use fleet::cell::Lifecycle;
+use fleet::snapshot::Fleet;
+use fleet::snapshot::Snapshot;
+use fleet::stats::ShardStats;
+use policy::Replica;
+use rand::RngExt;
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+
+use crate::ShardConfig;
+use crate::Shared;
+use crate::clock::Clock;
+use crate::limits;
+use crate::port::Ports;
+use crate::rt::wait::Slots;
+use crate::upstream::Upstreams;
+
+/// Keeps the replica's draws apart from those for request ids.
+const SALT_REPLICA: u64 = 0x7265_706c_6963_6100;
+const SALT_IDS: u64 = 0x6964_7300_0000_0000;
+const ID_CHARACTERS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+/// Random characters of a made-up request id, as SGLang's gateway makes them.
+const ID_RANDOM_LEN: usize = 24;
+
+/// A fleet as a request holds it: counted on this shard alone, so holding one touches no shared memory.
+pub(crate) type FleetRef = Rc<Arc<Fleet>>;
+
+/// Working memory that no request keeps over an await.
+pub(crate) struct Scratch {
+    /// Bytes just read from a worker.
+    pub(crate) inbound: Box<[u8]>,
+    /// Bytes about to be written to a client.
+    pub(crate) outbound: Vec<u8>,
+}
+
+pub(crate) struct Shard {
+    pub(crate) index: usize,
+    pub(crate) config: ShardConfig,
+    pub(crate) clock: Clock,
+    pub(crate) stats: Arc<ShardStats>,
+    pub(crate) slots: Slots,
+    pub(crate) ports: Ports,
+    pub(crate) upstreams: RefCell<Upstreams>,
+    pub(crate) scratch: RefCell<Scratch>,
+    pub(crate) prompt: RefCell<Prompt>,
+    pub(crate) replica: RefCell<Replica>,
+    pub(crate) lifecycle: Arc<Lifecycle>,
+    snapshot: RefCell<Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
+    fleet: RefCell<FleetRef>,
+    buffers: RefCell<Vec<Vec<u8>>>,
+    ids: RefCell<SmallRng>,
+    connections: Cell<u64>,
+}
+
+/// Working memory of one routing decision.
+#[derive(Default)]
+pub(crate) struct Prompt {
+    pub(crate) spans: PromptSpans,
+    pub(crate) blocks: Vec<u64>,
+}
+
+impl Shard {
+    pub(crate) fn new(
+        index: usize,
+        config: ShardConfig,
+        shared: Shared,
+        stats: Arc<ShardStats>,
+        start: Instant,
+    ) -> Self {
+        let mut snapshot = Cache::new(shared.snapshot);
+        let fleet = Rc::new(Arc::clone(&snapshot.load().fleet));
+        let shard_seed = config.seed.wrapping_add(index as u64);
+        Self {
+            index,
+            clock: Clock::new(start),
+            slots: Slots::default(),
+            ports: Ports::new(shared.reports, shared.admin),
+            upstreams: RefCell::new(Upstreams::default()),
+            scratch: RefCell::new(Scratch {
+                inbound: vec![0; limits::STREAM_READ_BYTES].into_boxed_slice(),
+                outbound: Vec::with_capacity(limits::STREAM_READ_BYTES),
+            }),
+            prompt: RefCell::new(Prompt::default()),
+            replica: RefCell::new(Replica::new(shard_seed ^ SALT_REPLICA)),
+            lifecycle: shared.lifecycle,
+            snapshot: RefCell::new(snapshot),
+            fleet: RefCell::new(fleet),
+            buffers: RefCell::new(Vec::new()),
+            ids: RefCell::new(SmallRng::seed_from_u64(shard_seed ^ SALT_IDS)),
+            connections: Cell::new(0),
+            config,
+            stats,
+        }
+    }
+
+    /// Calls `f` with the latest snapshot, and with its fleet in a form that may be kept.
+    ///
+    /// A snapshot itself is never kept: it would keep an old prefix tree alive for the length of a stream.
+    pub(crate) fn with_snapshot<T>(&self, f: impl FnOnce(&Snapshot, FleetRef) -> T) -> T {
+        let mut cache = self.snapshot.borrow_mut();
+        let snapshot = cache.load();
+        let mut fleet = self.fleet.borrow_mut();
+        if !Arc::ptr_eq(&fleet, &snapshot.fleet) {
+            *fleet = Rc::new(Arc::clone(&snapshot.fleet));
+        }
+        f(snapshot, Rc::clone(&fleet))
+    }
+
+    /// The latest fleet.
+    pub(crate) fn fleet(&self) -> FleetRef {
+        self.with_snapshot(|_, fleet| fleet)
+    }
+
+    /// An empty read buffer.
+    pub(crate) fn take_buffer(&self) -> Vec<u8> {
+        self.buffers.borrow_mut().pop().unwrap_or_else(|| Vec::with_capacity(limits::BUFFER_BYTES))
+    }
+
+    /// Takes a buffer back, unless it grew too large or there are enough.
+    pub(crate) fn give_buffer(&self, mut buffer: Vec<u8>) {
+        let mut buffers = self.buffers.borrow_mut();
+        let is_worth_keeping =
+            (limits::BUFFER_BYTES..=limits::BUFFER_KEPT_BYTES_MAX).contains(&buffer.capacity());
+        if is_worth_keeping && buffers.len() < limits::BUFFERS_KEPT_MAX {
+            buffer.clear();
+            buffers.push(buffer);
+        }
+    }
+
+    /// Makes up a request id.
+    pub(crate) fn new_request_id(&self, prefix: &str) -> String {
+        let mut ids = self.ids.borrow_mut();
+        let mut id = String::with_capacity(prefix.len() + ID_RANDOM_LEN);
+        id.push_str(prefix);
+        for _ in 0..ID_RANDOM_LEN / 8 {
+            // Six bits a character, and the two values beyond the alphabet fold onto its start.
+            let bits: u64 = ids.random();
+            id.extend((0..8).map(|at| ID_CHARACTERS[(bits >> (at * 6)) as usize % 64 % 62] as char));
+        }
+        id
+    }
+
+    /// Counts a client connection, unless the shard has its fill.
+    pub(crate) fn admit_connection(self: &Rc<Self>) -> Option<ConnectionPermit> {
+        if self.connections.get() >= limits::CONNECTIONS_PER_SHARD_MAX {
+            self.stats.connections_refused_total.add(1);
+            return None;
+        }
+        self.connections.set(self.connections.get() + 1);
+        self.stats.connections_active.add(1);
+        self.stats.connections_total.add(1);
+        Some(ConnectionPermit { shard: Rc::clone(self) })
+    }
+
+    /// Client connections open now.
+    pub(crate) fn connections(&self) -> u64 {
+        self.connections.get()
+    }
+}
+
+/// One counted client connection; dropping it counts it out.
+pub(crate) struct ConnectionPermit {
+    shard: Rc<Shard>,
+}
+
+impl Drop for ConnectionPermit {
+    fn drop(&mut self) {
+        self.shard.connections.set(self.shard.connections.get() - 1);
+        self.shard.stats.connections_active.sub(1);
+    }
+}

@@ -1,0 +1,90 @@
+//! Connections to workers: one keep-alive pool per worker, on this shard alone.
+
+use fleet::id::WorkerId;
+use fleet::snapshot::Fleet;
+use monoio::net::TcpStream;
+
+use crate::limits;
+use crate::rt::socket;
+use crate::rt::socket::Received;
+
+/// A connection in use by one exchange.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) stream: TcpStream,
+    /// Whether it has served a request before, so that the worker may have closed it meanwhile.
+    pub(crate) is_reused: bool,
+}
+
+#[derive(Debug)]
+struct Idle {
+    stream: TcpStream,
+    since_ms: u64,
+}
+
+#[derive(Debug, Default)]
+struct WorkerPool {
+    generation: u32,
+    /// Most recently used last: taken from the end, so that the excess ages at the front.
+    idle: Vec<Idle>,
+}
+
+/// The pools, by worker index.
+#[derive(Debug, Default)]
+pub(crate) struct Upstreams {
+    pools: Vec<WorkerPool>,
+}
+
+impl Upstreams {
+    /// Takes the most recently used idle connection that is still open.
+    pub(crate) fn checkout(&mut self, worker: WorkerId, now_ms: u64) -> Option<Connection> {
+        let pool = self.pools.get_mut(worker.index as usize).filter(|pool| pool.generation == worker.generation)?;
+        while let Some(idle) = pool.idle.pop() {
+            let idle_ms = now_ms.saturating_sub(idle.since_ms);
+            if u128::from(idle_ms) < limits::UPSTREAM_CHECK_AFTER.as_millis() || is_open(&idle.stream) {
+                return Some(Connection { stream: idle.stream, is_reused: true });
+            }
+        }
+        None
+    }
+
+    /// Keeps a connection for the next request to the same worker.
+    pub(crate) fn checkin(&mut self, worker: WorkerId, connection: Connection, now_ms: u64) {
+        let index = worker.index as usize;
+        if self.pools.len() <= index {
+            self.pools.resize_with(index + 1, WorkerPool::default);
+        }
+        let pool = &mut self.pools[index];
+        if pool.generation != worker.generation {
+            *pool = WorkerPool { generation: worker.generation, idle: Vec::new() };
+        }
+        if pool.idle.len() < limits::UPSTREAM_IDLE_PER_WORKER_MAX {
+            pool.idle.push(Idle { stream: connection.stream, since_ms: now_ms });
+        }
+    }
+
+    /// Closes what the worker has closed, what is too old, and all that belongs to workers that have left.
+    pub(crate) fn sweep(&mut self, fleet: &Fleet, now_ms: u64) {
+        for (index, pool) in self.pools.iter_mut().enumerate() {
+            let id = WorkerId { index: index as u32, generation: pool.generation };
+            if fleet.worker(id).is_none() {
+                pool.idle = Vec::new();
+                continue;
+            }
+            let is_young = |idle: &Idle| {
+                u128::from(now_ms.saturating_sub(idle.since_ms)) < limits::UPSTREAM_IDLE_MAX.as_millis()
+            };
+            pool.idle.retain(|idle| is_young(idle) && is_open(&idle.stream));
+        }
+    }
+
+    /// Idle connections kept, over all workers.
+    pub(crate) fn idle(&self) -> usize {
+        self.pools.iter().map(|pool| pool.idle.len()).sum()
+    }
+}
+
+/// Whether an idle connection is still good: nothing to read. A byte out of turn is as bad as a close.
+fn is_open(stream: &TcpStream) -> bool {
+    matches!(socket::peek(stream), Ok(Received::WouldBlock))
+}
