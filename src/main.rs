@@ -1,1 +1,10 @@
-fn main() {}
+//! The `ringway` command.
+
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    ringway::main(std::env::args().collect())
+}

@@ -29,7 +29,7 @@ pub(crate) struct Answer {
     pub(crate) first_event_at: Option<Instant>,
     /// Nanoseconds between one event with text and the next.
     pub(crate) event_gaps_ns: Vec<u64>,
-    last_event_at: Option<Instant>,
+    pub(crate) last_event_at: Option<Instant>,
 }
 
 /// Why an answer is no good although its framing is.

@@ -68,7 +68,7 @@ struct Run {
     /// requests to start
     #[argh(option)]
     requests: Option<u64>,
-    /// CPUs to pin a generator thread to, each, like 1 or 0,2-3 (default the last one)
+    /// the CPUs to pin a generator thread to, each, like 1 or 0,2-3 (default the last one)
     #[argh(option)]
     cores: Option<String>,
     /// most tokens in an answer (default 16)
@@ -80,7 +80,7 @@ struct Run {
     /// bearer key
     #[argh(option)]
     api_key: Option<String>,
-    /// seed of texts and arrivals (default 1)
+    /// seed of texts and arrivals (default 1); the same seed asks the same texts, which a target may have cached
     #[argh(option, default = "1")]
     seed: u64,
     /// seconds to wait for a whole answer (default 60)
@@ -92,7 +92,7 @@ struct Run {
     /// write a report with plots to this file
     #[argh(option)]
     html: Option<PathBuf>,
-    /// KiB of memory registered with each thread's rings (default 64)
+    /// memory registered with each thread's rings, in KiB (default 64)
     #[argh(option, default = "64")]
     memory_kib: usize,
     /// exit with 0 even if requests failed
@@ -134,7 +134,7 @@ struct Compare {
     /// requests of each round
     #[argh(option)]
     requests: Option<u64>,
-    /// CPUs to pin a generator thread to, each (default the last one)
+    /// the CPUs to pin a generator thread to, each (default the last one)
     #[argh(option)]
     cores: Option<String>,
     /// most tokens in an answer (default 16)
@@ -152,7 +152,7 @@ struct Compare {
     /// seconds to wait for a whole answer (default 60)
     #[argh(option, default = "60.0")]
     timeout_seconds: f64,
-    /// KiB of memory registered with each thread's rings (default 64)
+    /// memory registered with each thread's rings, in KiB (default 64)
     #[argh(option, default = "64")]
     memory_kib: usize,
     /// exit with 0 even if requests failed
@@ -274,6 +274,7 @@ impl Run {
             answer_tokens_max: self.max_tokens,
             model: self.model.clone(),
             seed: self.seed,
+            salt: 0,
             timeout: seconds("--timeout-seconds", self.timeout_seconds)?,
             ring_memory_kib: self.memory_kib,
             api_key: self.api_key.clone(),

@@ -66,7 +66,7 @@ pub(crate) async fn drive(share: Share) -> Record {
     let connections: Vec<_> = (0..load.connections)
         .map(|index| {
             let name = (shared.share.index * 1_000_000 + index) as u64;
-            let source = Source::new(load.shape, load.api, Rc::clone(&corpus), name, load.seed);
+            let source = Source::new(load, Rc::clone(&corpus), name);
             glommio::spawn_local(connection(Rc::clone(&shared), source))
         })
         .collect();

@@ -27,8 +27,10 @@ pub struct Load {
     pub answer_tokens_max: u32,
     /// Model asked for.
     pub model: String,
-    /// Seed of texts and arrivals.
+    /// Seed of texts and arrivals. The same seed asks the same texts, which engines may still have cached.
     pub seed: u64,
+    /// Begins every prompt, so that the same load can be made again without hitting what it left cached.
+    pub salt: u64,
     /// Longest wait for a whole answer, from when it is sent.
     pub timeout: Duration,
     /// Memory registered with each thread's rings, in KiB.

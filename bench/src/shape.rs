@@ -7,6 +7,8 @@ use std::str::FromStr;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+use crate::load::Load;
+
 /// Bytes of the text that all prompts are cut from.
 const CORPUS_BYTES: usize = 1 << 20;
 /// Bytes of a question in a chat.
@@ -65,6 +67,8 @@ pub(crate) struct Source {
     corpus: Rc<str>,
     random: StdRng,
     made: u64,
+    /// Distinguishes this run's texts from other runs'.
+    salt: u64,
     /// Distinguishes this source's texts from other connections'.
     name: u64,
 }
@@ -164,9 +168,9 @@ impl fmt::Display for UnknownWord {
 // === impl Source ===
 
 impl Source {
-    pub(crate) fn new(shape: Shape, api: Api, corpus: Rc<str>, name: u64, seed: u64) -> Source {
-        let random = StdRng::seed_from_u64(seed ^ name.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        Source { shape, api, corpus, random, made: 0, name }
+    pub(crate) fn new(load: &Load, corpus: Rc<str>, name: u64) -> Source {
+        let random = StdRng::seed_from_u64(load.seed ^ name.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        Source { shape: load.shape, api: load.api, corpus, random, made: 0, salt: load.salt, name }
     }
 
     /// The next conversation, its first question asked.
@@ -185,12 +189,16 @@ impl Source {
                 let group = self.random.random_range(0..groups.max(1));
                 // Each group's text starts elsewhere in the corpus, the same for all connections.
                 let start = group * 65_537 % CORPUS_BYTES;
-                conversation.say("system", &format!("group {group} "), self.cut_at(start, prefix_bytes));
+                conversation.say(
+                    "system",
+                    &format!("{} group {group} ", self.salt),
+                    self.cut_at(start, prefix_bytes),
+                );
                 QUESTION_BYTES
             }
             Shape::Agent { prompt_bytes } => {
                 let common = prompt_bytes / 4;
-                conversation.say("system", "tools ", self.cut_at(0, common));
+                conversation.say("system", &format!("{} tools ", self.salt), self.cut_at(0, common));
                 prompt_bytes - common
             }
             Shape::ShortChat | Shape::MultiTurn | Shape::Stream => QUESTION_BYTES,
@@ -213,7 +221,7 @@ impl Source {
 
     fn ask(&mut self, conversation: &mut Conversation, bytes: usize) {
         let start = self.random.random_range(0..CORPUS_BYTES);
-        let unique = format!("{}.{} ", self.name, self.made);
+        let unique = format!("{}.{}.{} ", self.salt, self.name, self.made);
         conversation.say("user", &unique, self.cut_at(start, bytes));
     }
 

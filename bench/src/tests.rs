@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use engine_sim::{EngineConfig, EngineHandle, FaultPlan};
 
+use crate::compare::compare;
 use crate::record::{Failure, Record};
 use crate::report::{html, json};
 use crate::run::run;
@@ -23,8 +24,9 @@ fn target(engine: &EngineHandle) -> Target {
     engine.url().parse().expect("a target")
 }
 
-fn load(shape: &str, requests: u64) -> Load {
+pub(crate) fn load(shape: &str, requests: u64) -> Load {
     Load {
+        salt: 0,
         shape: shape.parse().expect("a shape"),
         api: Api::Chat,
         streams: false,
@@ -105,6 +107,17 @@ fn an_open_loop_counts_the_wait_for_a_connection() {
     let record = measure(&load, &engine);
     assert_eq!(record.requests, 30);
     assert!(record.total_us.max() > 10 * 20_000, "the last request waited for all before it");
+}
+
+#[test]
+fn a_comparison_does_not_hit_its_own_leavings() {
+    let engine = engine();
+    let target = target(&engine);
+    let rounds = compare(&load("agent-64k", 12), [&target, &target], 2).expect("two rounds");
+    let rates: Vec<f64> = rounds.left.iter().chain(&rounds.right).map(Record::cache_hit_rate).collect();
+    let (least, most) =
+        rates.iter().fold((1.0f64, 0.0f64), |(least, most), rate| (least.min(*rate), most.max(*rate)));
+    assert!(most - least < 0.1, "{rates:?}");
 }
 
 #[test]

@@ -5,7 +5,8 @@ use serde_json::Value;
 use super::*;
 
 fn source(word: &str, api: Api, name: u64) -> Source {
-    Source::new(word.parse().expect("a shape"), api, corpus(1), name, 1)
+    let load = Load { api, ..crate::tests::load(word, 1) };
+    Source::new(&load, corpus(1), name)
 }
 
 fn json(conversation: &Conversation) -> Value {

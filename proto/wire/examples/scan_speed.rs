@@ -1,4 +1,6 @@
-//! Prints what the parsers cost on the bodies, heads and events of a usual day: `cargo run --release -p wire --example scan_speed`.
+//! Prints what the parsers cost on the bodies, heads and events of a usual day.
+//!
+//! `cargo run --release -p wire --example scan_speed`
 
 use std::{
     error::Error,

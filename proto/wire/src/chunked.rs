@@ -27,7 +27,6 @@ pub enum Chunk<'a> {
 
 /// Why a chunked body is refused; the connection must be closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
 pub enum ChunkError {
     /// A chunk does not begin with a hexadecimal digit.
     SizeMissing,
@@ -176,7 +175,8 @@ impl ChunkedDecoder {
             if digits == CHUNK_SIZE_DIGITS_MAX {
                 return Err(ChunkError::SizeTooLong);
             }
-            // The first digit starts from a `remaining` of 0, and sixteen shifts of four bits cannot overflow.
+            // The first digit starts from a `remaining` of 0, and sixteen shifts of four bits cannot
+            // overflow.
             self.remaining = self.remaining << 4 | u64::from(digit);
             return Ok(State::Size { digits: digits + 1 });
         }

@@ -1,7 +1,7 @@
 //! What request and response heads share: finding the end, checking lines, naming defects.
 //!
-//! The tokenising is httparse's; what it tolerates for the sake of old peers (a bare LF, any number of empty lines
-//! before the start line) is refused here, because a proxy that reads a head more generously than its
+//! The tokenising is httparse's; what it tolerates for the sake of old peers (a bare LF, any number of empty
+//! lines before the start line) is refused here, because a proxy that reads a head more generously than its
 //! neighbour is how requests are smuggled.
 
 use memchr::memchr_iter;
@@ -42,7 +42,8 @@ pub enum Version {
 pub struct Header<'a> {
     /// The name in the case it was sent in.
     pub name: &'a [u8],
-    /// The value without the white space around it; bytes above 0x7f are possible, control bytes but tab are not.
+    /// The value without the white space around it; bytes above 0x7f are possible, control bytes but tab are
+    /// not.
     pub value: &'a [u8],
 }
 
@@ -50,7 +51,7 @@ pub struct Header<'a> {
 
 impl HeadLimits {
     /// The lines to accept, never above the tokeniser's table.
-    pub(crate) fn headers_max(&self) -> usize {
+    pub(crate) fn lines_max(&self) -> usize {
         self.headers_max.min(HEADERS_CAP)
     }
 }
@@ -87,12 +88,12 @@ impl std::fmt::Debug for Header<'_> {
 
 /// Finds the end of a head: `buf[..n]` is the head with its final empty line.
 ///
-/// `searched` is how many leading bytes of `buf` an earlier call looked through in vain (0 at first), so that a head
-/// that arrives in many reads is searched once. `None` asks for more bytes; the caller enforces
+/// `searched` is how many leading bytes of `buf` an earlier call looked through in vain (0 at first), so that
+/// a head that arrives in many reads is searched once. `None` asks for more bytes; the caller enforces
 /// [`HeadLimits::head_bytes_max`] on what it has buffered by then.
 ///
-/// An empty line ended by a bare LF also ends the head here: [`crate::parse_request`] then refuses it at once,
-/// where waiting for a CR would leave the peer without an answer until its timeout.
+/// An empty line ended by a bare LF also ends the head here: [`crate::parse_request`] then refuses it at
+/// once, where waiting for a CR would leave the peer without an answer until its timeout.
 pub fn head_end(buf: &[u8], searched: usize) -> Option<usize> {
     // The two bytes before may be the LF and CR of an end whose last byte has just come.
     let from = searched.saturating_sub(2).min(buf.len());
@@ -126,8 +127,8 @@ pub fn is_hop_by_hop(name: &[u8]) -> bool {
     name.eq_ignore_ascii_case(known)
 }
 
-/// The options listed by every `Connection` header, as sent: header names that are hop-by-hop in this message,
-/// besides `close` and `keep-alive`.
+/// The options listed by every `Connection` header, as sent: header names that are hop-by-hop in this
+/// message, besides `close` and `keep-alive`.
 pub fn connection_names<'h, 'a>(headers: &'h [Header<'a>]) -> impl Iterator<Item = &'a [u8]> + use<'h, 'a> {
     headers.iter().filter(|header| header.is("connection")).flat_map(|header| list(header.value))
 }

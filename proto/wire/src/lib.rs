@@ -1,4 +1,4 @@
-//! Push parsers over byte slices: HTTP/1.1 heads and framing, chunked bodies, event streams, JSON scan and splice.
+//! Push parsers over byte slices: HTTP/1.1 heads, chunked bodies, event streams, JSON scan and splice.
 //!
 //! Invariants
 //! - Nothing here owns a socket, reads a clock, or knows what a field of the API means.

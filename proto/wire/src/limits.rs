@@ -1,12 +1,14 @@
 //! Every bound this crate puts on peer input, with its reason.
 
-/// Longest head accepted unless the caller says otherwise: room for a large bearer token and a proxy chain's headers.
+/// Longest head accepted unless the caller says otherwise: room for a large bearer token and a proxy chain's
+/// headers.
 pub const HEAD_BYTES_MAX: usize = 64 * 1024;
 
 /// Header lines accepted unless the caller says otherwise: several times what any client of this API sends.
 pub const HEADERS_MAX: usize = 100;
 
-/// Header lines accepted whatever the caller says: the tokeniser's table lives on the stack (4 KiB at this size).
+/// Header lines accepted whatever the caller says: the tokeniser's table lives on the stack (4 KiB at this
+/// size).
 pub const HEADERS_CAP: usize = 128;
 
 /// Headers kept without a heap allocation: clients of this API send 6 to 15, proxies add a few.

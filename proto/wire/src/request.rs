@@ -63,13 +63,14 @@ impl<'a> RequestHead<'a> {
 
 /// Parses the head that [`crate::head_end`] delimited.
 ///
-/// One empty line before the request line is skipped (RFC 9112 §2.2). An absolute-form target without a path but
-/// with a query (`http://host?q`) is refused: its origin form is no slice of the head, and no client sends it.
+/// One empty line before the request line is skipped (RFC 9112 §2.2). An absolute-form target without a path
+/// but with a query (`http://host?q`) is refused: its origin form is no slice of the head, and no client
+/// sends it.
 ///
 /// # Errors
 ///
-/// The first defect found, with [`HeadError::status`] for the answer; the connection must then be closed, as where
-/// the next request begins is unknown.
+/// The first defect found, with [`HeadError::status`] for the answer; the connection must then be closed, as
+/// where the next request begins is unknown.
 pub fn parse_request<'a>(head: &'a [u8], limits: &HeadLimits) -> Result<RequestHead<'a>, HeadError> {
     check_bytes(head, limits)?;
     let head = head.strip_prefix(b"\r\n").unwrap_or(head);
@@ -81,7 +82,7 @@ pub fn parse_request<'a>(head: &'a [u8], limits: &HeadLimits) -> Result<RequestH
 
     let mut table: Table<'a> = [const { MaybeUninit::uninit() }; HEADERS_CAP];
     let mut parsed = httparse::Request::new(&mut []);
-    match parsed.parse_with_uninit_headers(head, &mut table[..limits.headers_max()]) {
+    match parsed.parse_with_uninit_headers(head, &mut table[..limits.lines_max()]) {
         Ok(httparse::Status::Complete(len)) if len == head.len() => {}
         Ok(_) => return Err(HeadError::Incomplete),
         Err(error) => return Err(HeadError::from_tokeniser(error, head)),
@@ -128,7 +129,8 @@ impl<'a> Lines<'a> {
                 self.expect_continue |= header.value.eq_ignore_ascii_case(b"100-continue");
             }
             10 if header.is("connection") => self.persistence.note(header.value),
-            // Equal repeats are refused too: no client needs them, and a list of lengths is how requests are split.
+            // Equal repeats are refused too: no client needs them, and a list of lengths is how requests are
+            // split.
             14 if header.is("content-length") => {
                 once(self.lengths.note_content_length(header.value)?, HeadError::ContentLengthRepeated)?;
             }
@@ -147,7 +149,8 @@ impl<'a> Lines<'a> {
         })
     }
 
-    /// The host asked for: an absolute-form target overrides `Host`, which must be there all the same (RFC 9112 §3.2.2).
+    /// The host asked for: an absolute-form target overrides `Host`, which must be there all the same (RFC
+    /// 9112 §3.2.2).
     fn host(&self, version: Version, authority: Option<&'a str>) -> Result<&'a [u8], HeadError> {
         match self.host {
             None if version == Version::Http11 => return Err(HeadError::HostMissing),
@@ -200,7 +203,8 @@ fn strip_scheme(target: &str) -> Option<&str> {
 
 /// Whether the bytes are `uri-host [ ":" port ]` (RFC 9110 §7.2); empty is allowed.
 ///
-/// Stricter than the grammar in one point: a comma is refused, since it is what joins two hosts into one line.
+/// Stricter than the grammar in one point: a comma is refused, since it is what joins two hosts into one
+/// line.
 fn is_host(host: &[u8]) -> bool {
     let port = if let Some(bracketed) = host.strip_prefix(b"[") {
         let Some(end) = bracketed.iter().position(|&b| b == b']') else { return false };

@@ -73,7 +73,7 @@ pub fn parse_response<'a>(
     let mut table: Table<'a> = [const { MaybeUninit::uninit() }; HEADERS_CAP];
     let mut parsed = httparse::Response::new(&mut []);
     let config = httparse::ParserConfig::default();
-    let table = &mut table[..limits.headers_max()];
+    let table = &mut table[..limits.lines_max()];
     match config.parse_response_with_uninit_headers(&mut parsed, head, table) {
         Ok(httparse::Status::Complete(len)) if len == head.len() => {}
         Ok(_) => return Err(HeadError::Incomplete),

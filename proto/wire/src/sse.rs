@@ -3,7 +3,8 @@
 //!
 //! Invariants
 //! - A line ends in LF, CR or CRLF, and a CRLF cut between two reads is one line end.
-//! - The scanner holds no bytes of the stream but the first few of an open line: its caller owns the rest and bounds it.
+//! - The scanner holds no bytes of the stream but the first few of an open line: its caller owns the rest and
+//!   bounds it.
 
 use std::borrow::Cow;
 
@@ -15,7 +16,8 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// The data line by which OpenAI's dialect ends a stream.
 const DONE: &[u8] = b"[DONE]";
 
-/// Bytes of an open line kept between reads: a byte order mark, `data: [DONE]`, and one more to tell a longer line.
+/// Bytes of an open line kept between reads: a byte order mark, `data: [DONE]`, and one more to tell a longer
+/// line.
 const LINE_START_BYTES: usize = BYTE_ORDER_MARK.len() + b"data: ".len() + DONE.len() + 1;
 
 /// What one [`SseScanner::feed`] completed.
@@ -80,8 +82,8 @@ impl SseScanner {
 
     /// Takes the next bytes of the stream.
     ///
-    /// When the CR of a blank line ends one slice and its LF begins the next, the event is complete with the CR, and
-    /// the LF alone counts in the `complete_len` of the second slice.
+    /// When the CR of a blank line ends one slice and its LF begins the next, the event is complete with the
+    /// CR, and the LF alone counts in the `complete_len` of the second slice.
     pub fn feed(&mut self, data: &[u8]) -> SseFeed {
         let mut feed = SseFeed::default();
         let mut at = 0;
@@ -181,7 +183,8 @@ pub struct SseEvent<'a> {
     pub data: Cow<'a, [u8]>,
 }
 
-/// The complete events of a slice that begins at a boundary; events without data are skipped, an open one is left out.
+/// The complete events of a slice that begins at a boundary; events without data are skipped, an open one is
+/// left out.
 #[derive(Clone, Debug)]
 pub struct SseEvents<'a> {
     rest: &'a [u8],
@@ -235,7 +238,8 @@ impl<'a> Iterator for SseEvents<'a> {
 
 /// Appends an event that carries `json`.
 ///
-/// Line ends in `json` (white space there, as strings cannot hold any) make it several data lines, which the reader joins.
+/// Line ends in `json` (white space there, as strings cannot hold any) make it several data lines, which the
+/// reader joins.
 pub fn write_data_event(json: &[u8], out: &mut Vec<u8>) {
     out.reserve(json.len() + b"data: \n\n".len());
     for line in json.split(|&b| b == b'\n' || b == b'\r') {

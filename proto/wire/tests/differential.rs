@@ -1,7 +1,7 @@
 //! Verdicts on whole requests against monoio-http's decoders, which are not ours.
 //!
-//! Where the two differ, the request is listed with an [`Intended`] difference that says why ours is right. The test fails
-//! when a difference appears that is not listed, and when a listed one goes away.
+//! Where the two differ, the request is listed with an [`Intended`] difference that says why ours is right.
+//! The test fails when a difference appears that is not listed, and when a listed one goes away.
 
 use bytes::BytesMut;
 use monoio_codec::{Decoded, Decoder};

@@ -10,8 +10,8 @@ use rand::{RngExt, SeedableRng, rngs::SmallRng};
 #[expect(unreachable_pub, reason = "the targets are a library to libFuzzer's programs")]
 mod targets;
 
-/// Inputs a target: about a second each in the dev profile on an idle core.
-const INPUTS_NUM: usize = 250_000;
+/// Inputs a target: about half a second each in the dev profile on an idle core.
+const INPUTS_NUM: usize = 150_000;
 /// Mutations on top of each other; more make noise of which nothing is accepted.
 const MUTATIONS_MAX: usize = 4;
 /// An input's length after which it only shrinks.
@@ -107,7 +107,8 @@ fn smoke(target: &str, run: fn(&[u8])) {
     }
 }
 
-/// The corpus of a target in the order of its file names, so that the inputs do not depend on the file system.
+/// The corpus of a target in the order of its file names, so that the inputs do not depend on the file
+/// system.
 fn corpus(target: &str) -> Vec<Vec<u8>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tools/fuzz/corpus").join(target);
     let mut paths: Vec<_> = fs::read_dir(&folder)

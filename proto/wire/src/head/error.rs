@@ -6,7 +6,6 @@ use memchr::{memchr, memchr_iter};
 
 /// Why a head is refused; the connection is closed after the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
 pub enum HeadError {
     /// More bytes than [`crate::HeadLimits::head_bytes_max`].
     HeadTooLong,
@@ -67,8 +66,8 @@ pub enum HeadError {
 // === impl HeadError ===
 
 impl HeadError {
-    /// The status that answers a request with this defect. A defect of a response is the worker's fault: what the
-    /// client then gets is the caller's choice.
+    /// The status that answers a request with this defect. A defect of a response is the worker's fault: what
+    /// the client then gets is the caller's choice.
     pub fn status(&self) -> u16 {
         match self {
             HeadError::HeadTooLong | HeadError::TooManyHeaders => 431,

@@ -15,7 +15,6 @@ pub struct JsonError {
 
 /// What is wrong with a JSON text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
 pub enum JsonErrorKind {
     /// The text ends too early.
     UnexpectedEnd,

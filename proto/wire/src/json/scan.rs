@@ -61,14 +61,14 @@ pub struct Span {
 /// # }
 /// ```
 ///
-/// After each key or element exactly one value must be read: by `skip`, by one of the typed calls, or by a `begin_`
-/// call and its `next_` calls up to the end. After an error the scanner is good for nothing.
+/// After each key or element exactly one value must be read: by `skip`, by one of the typed calls, or by a
+/// `begin_` call and its `next_` calls up to the end. After an error the scanner is good for nothing.
 #[derive(Clone, Debug)]
 pub struct Scanner<'a> {
     bytes: &'a [u8],
-    at: usize,
+    pub(super) at: usize,
     /// Containers the caller has begun and not ended.
-    depth: u32,
+    pub(super) depth: u32,
     /// The container begun last has had no member yet, so that none needs a comma before it.
     is_fresh: bool,
 }
@@ -87,6 +87,10 @@ impl Span {
     }
 
     /// Its bytes in the text it was found in.
+    ///
+    /// # Panics
+    ///
+    /// `bytes` is another text and too short.
     pub fn of<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
         &bytes[self.start..self.end]
     }
@@ -249,93 +253,6 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Reads a value of any kind, validates all of it, and says where it stood.
-    ///
-    /// # Errors
-    ///
-    /// The first defect in it.
-    pub fn skip(&mut self) -> Result<Span, JsonError> {
-        let mut open = Open { kinds: 0, depth: self.depth };
-        let first = self.next_visible();
-        let start = self.at;
-        let mut next = first;
-        loop {
-            match next {
-                Some(b'"') => {
-                    self.string_body()?;
-                }
-                Some(b'-' | b'0'..=b'9') => self.number_body()?,
-                Some(byte @ (b'{' | b'[')) => {
-                    next = self.enter(byte, &mut open)?;
-                    if next.is_some() {
-                        continue;
-                    }
-                }
-                Some(b't') => self.literal(b"true")?,
-                Some(b'f') => self.literal(b"false")?,
-                Some(b'n') => self.literal(b"null")?,
-                _ => return Err(self.defect(JsonErrorKind::ExpectedValue)),
-            }
-            if !self.leave(&mut open)? {
-                return Ok(Span { start, end: self.at });
-            }
-            next = self.next_visible();
-        }
-    }
-
-    /// After the opening byte: the first byte of the first value inside, its key read; `None` if the container is empty
-    /// and thereby already read.
-    #[inline]
-    fn enter(&mut self, byte: u8, open: &mut Open) -> Result<Option<u8>, JsonError> {
-        open.push(byte == b'{').map_err(|kind| JsonError::new(self.at, kind))?;
-        self.at += 1;
-        match (byte, self.next_visible()) {
-            (b'{', Some(b'}')) | (b'[', Some(b']')) => {
-                self.at += 1;
-                open.pop();
-                Ok(None)
-            }
-            (b'{', Some(b'"')) => {
-                self.key()?;
-                self.value_start()
-            }
-            (b'{', _) => Err(self.defect(JsonErrorKind::ExpectedKeyOrEnd)),
-            _ => self.value_start(),
-        }
-    }
-
-    /// After a value: whether another stands next, its key read; the containers that end here are closed.
-    #[inline]
-    fn leave(&mut self, open: &mut Open) -> Result<bool, JsonError> {
-        while open.depth > self.depth {
-            match (self.next_visible(), open.is_object()) {
-                (Some(b','), true) => {
-                    self.at += 1;
-                    self.key()?;
-                    return Ok(true);
-                }
-                (Some(b','), false) => {
-                    self.at += 1;
-                    return Ok(true);
-                }
-                (Some(b'}'), true) | (Some(b']'), false) => {
-                    self.at += 1;
-                    open.pop();
-                }
-                (_, true) => return Err(self.defect(JsonErrorKind::ExpectedCommaOrBrace)),
-                (_, false) => return Err(self.defect(JsonErrorKind::ExpectedCommaOrBracket)),
-            }
-        }
-        Ok(false)
-    }
-
-    fn value_start(&mut self) -> Result<Option<u8>, JsonError> {
-        match self.next_visible() {
-            None => Err(self.defect(JsonErrorKind::ExpectedValue)),
-            byte => Ok(byte),
-        }
-    }
-
     fn begin(&mut self, byte: u8, expected: JsonErrorKind) -> Result<(), JsonError> {
         if self.next_visible() != Some(byte) {
             return Err(self.defect(expected));
@@ -351,7 +268,7 @@ impl<'a> Scanner<'a> {
 
     /// A key with its colon.
     #[inline]
-    fn key(&mut self) -> Result<Key<'a>, JsonError> {
+    pub(super) fn key(&mut self) -> Result<Key<'a>, JsonError> {
         if self.next_visible() != Some(b'"') {
             return Err(self.defect(JsonErrorKind::ExpectedKey));
         }
@@ -365,14 +282,14 @@ impl<'a> Scanner<'a> {
 
     /// A string whose quote stands next.
     #[inline]
-    fn string_body(&mut self) -> Result<RawStr<'a>, JsonError> {
+    pub(super) fn string_body(&mut self) -> Result<RawStr<'a>, JsonError> {
         let string = scan_string(self.bytes, self.at + 1)?;
         self.at = string.offset + string.raw.len() + 1;
         Ok(string)
     }
 
     /// A number whose sign or first digit stands next.
-    fn number_body(&mut self) -> Result<(), JsonError> {
+    pub(super) fn number_body(&mut self) -> Result<(), JsonError> {
         if self.bytes[self.at] == b'-' {
             self.at += 1;
         }
@@ -406,7 +323,7 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
-    fn literal(&mut self, word: &[u8]) -> Result<(), JsonError> {
+    pub(super) fn literal(&mut self, word: &[u8]) -> Result<(), JsonError> {
         let rest = &self.bytes[self.at..];
         if !rest.starts_with(word) {
             let common = rest.iter().zip(word).take_while(|(a, b)| a == b).count();
@@ -419,7 +336,7 @@ impl<'a> Scanner<'a> {
 
     /// Skips white space (RFC 8259 §2) and looks at the byte behind it.
     #[inline]
-    fn next_visible(&mut self) -> Option<u8> {
+    pub(super) fn next_visible(&mut self) -> Option<u8> {
         loop {
             let byte = *self.bytes.get(self.at)?;
             // One comparison passes almost every byte.
@@ -432,38 +349,9 @@ impl<'a> Scanner<'a> {
 
     /// A defect at the next byte; at the end of the text it is always that end.
     #[cold]
-    fn defect(&self, kind: JsonErrorKind) -> JsonError {
+    pub(super) fn defect(&self, kind: JsonErrorKind) -> JsonError {
         let kind = if self.at < self.bytes.len() { kind } else { JsonErrorKind::UnexpectedEnd };
         JsonError::new(self.at, kind)
-    }
-}
-
-/// The containers open inside a skipped value, on top of those its caller has begun.
-struct Open {
-    /// One bit each, the innermost lowest: 1 for an object.
-    kinds: u128,
-    depth: u32,
-}
-
-// === impl Open ===
-
-impl Open {
-    fn push(&mut self, is_object: bool) -> Result<(), JsonErrorKind> {
-        if self.depth == JSON_DEPTH_MAX {
-            return Err(JsonErrorKind::TooDeep);
-        }
-        self.kinds = self.kinds << 1 | u128::from(is_object);
-        self.depth += 1;
-        Ok(())
-    }
-
-    fn pop(&mut self) {
-        self.kinds >>= 1;
-        self.depth -= 1;
-    }
-
-    fn is_object(&self) -> bool {
-        self.kinds & 1 == 1
     }
 }
 

@@ -17,7 +17,11 @@ pub struct Splice {
 // === impl Splice ===
 
 impl Splice {
-    /// The edited body in order, for a gathering write: before, inserted, after. `body` is the one the edit was made for.
+    /// The edited body in order, for a gathering write: before, inserted, after.
+    ///
+    /// # Panics
+    ///
+    /// `body` is not the one the edit was made for, and too short.
     pub fn parts<'a>(&'a self, body: &'a [u8]) -> [&'a [u8]; 3] {
         [&body[..self.at.start], &self.insert, &body[self.at.end..]]
     }
@@ -30,8 +34,9 @@ impl Splice {
 
 /// Sets the member `key` of the top-level object in `body` to `value_json`.
 ///
-/// A member that is there has its value replaced: the last one if the key is repeated, since that is the one every
-/// engine's parser goes by. Otherwise the member becomes the first. `value_json` must be one JSON value.
+/// A member that is there has its value replaced: the last one if the key is repeated, since that is the one
+/// every engine's parser goes by. Otherwise the member becomes the first. `value_json` must be one JSON
+/// value.
 ///
 /// # Errors
 ///

@@ -134,10 +134,11 @@ const WORDS_FIRST: usize = 2;
 /// Bytes of a block: two 16-byte vectors or one of 32, whatever the target has.
 const BLOCK_BYTES: usize = 32;
 
-/// Offset of the first quote, backslash or control byte at or after `from`; the length of the text if there is none.
+/// Offset of the first quote, backslash or control byte at or after `from`; the length of the text if there
+/// is none.
 ///
-/// Short strings end within two words. Long runs go by blocks, whose loop has no branch inside, so that the compiler
-/// makes vector instructions of it; the block that holds the byte is then searched by words.
+/// Short strings end within two words. Long runs go by blocks, whose loop has no branch inside, so that the
+/// compiler makes vector instructions of it; the block that holds the byte is then searched by words.
 #[inline]
 fn find_special(bytes: &[u8], from: usize) -> usize {
     let mut at = from.min(bytes.len());
@@ -182,8 +183,9 @@ fn has_special(block: &[u8; BLOCK_BYTES]) -> bool {
 
 /// Index of the first special byte of a word.
 ///
-/// `word - 0x01…` borrows out of a byte that is zero, which is how each term finds its byte in the top bits; a borrow can
-/// also set a false bit, but only above a true one, and the lowest is asked for. Bytes of 0x80 and more are masked out.
+/// `word - 0x01…` borrows out of a byte that is zero, which is how each term finds its byte in the top bits;
+/// a borrow can also set a false bit, but only above a true one, and the lowest is asked for. Bytes of 0x80
+/// and more are masked out.
 #[inline]
 fn special_in_word(word: &[u8; WORD_BYTES]) -> Option<usize> {
     const fn repeat(b: u8) -> u64 {

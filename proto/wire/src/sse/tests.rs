@@ -2,7 +2,8 @@
 
 use super::*;
 
-/// What scanning made of a stream: bytes up to the last complete event, events with data, `[DONE]` seen, at a boundary.
+/// What scanning made of a stream: bytes up to the last complete event, events with data, `[DONE]` seen, at a
+/// boundary.
 type Scanned = (usize, u32, bool, bool);
 
 /// Scans `bytes` handed over in pieces that end at `cuts`.
@@ -53,6 +54,7 @@ const STREAMS: &[(&[u8], Scanned)] = &[
     (b"event: end\ndata: [DONE]\n: bye\n\n", (31, 1, true, true)),
     (b"data: x\n\ndata: [DONE]\n\n", (23, 2, true, true)),
     (b"\xef\xbb\xbfdata: [DONE]\n\n", (17, 1, true, true)),
+    (b"\xef\xbb\xbfdata: [DONE]x\n\n", (18, 1, false, true)),
     (b"\n\xef\xbb\xbfdata: [DONE]\n\n", (18, 0, false, true)),
     (b"\xef\xbb\xbf\n", (4, 0, false, true)),
 ];

@@ -1,0 +1,267 @@
+//! What the command line means: validated once, lowered to what each part of the process needs.
+
+use std::net::IpAddr;
+use std::net::Ipv4Addr;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fleet::blocks::BLOCK_BYTES;
+use policy::CacheAware;
+use policy::Policy;
+use shard::ShardConfig;
+use shard::rt::cpu;
+use shard::rt::driver::IoDriver;
+
+use crate::Failure;
+use crate::cli::LaunchFlags;
+use crate::control::HealthConfig;
+
+/// Upper bounds of duration histograms in seconds, when none are given: the SGLang gateway's.
+const DURATION_BUCKETS_S: [f64; 20] = [
+    0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 45.0, 60.0, 90.0, 120.0,
+    180.0, 240.0,
+];
+/// Most shards: a sanity bound far above any machine's CPUs.
+const SHARDS_MAX: usize = 1024;
+
+/// Everything the process runs by.
+#[derive(Debug)]
+pub(crate) struct Config {
+    pub(crate) listen: SocketAddr,
+    /// CPU of each shard, if there is one to pin to; as long as there are shards.
+    pub(crate) cpus: Vec<Option<usize>>,
+    pub(crate) driver: IoDriver,
+    pub(crate) shard: ShardConfig,
+    pub(crate) fleet: FleetConfig,
+    pub(crate) logs: LogConfig,
+    pub(crate) metrics: SocketAddr,
+    pub(crate) duration_bounds_us: Arc<[u64]>,
+}
+
+/// What control runs by.
+#[derive(Debug)]
+pub(crate) struct FleetConfig {
+    pub(crate) worker_urls: Vec<String>,
+    pub(crate) health: HealthConfig,
+    pub(crate) startup_timeout: Duration,
+    pub(crate) startup_check_interval: Duration,
+    pub(crate) prefix_bytes_max: usize,
+    pub(crate) blocks_per_holder_max: usize,
+    pub(crate) eviction_interval: Duration,
+    pub(crate) shutdown_grace: Duration,
+}
+
+/// What logging runs by.
+#[derive(Debug)]
+pub(crate) struct LogConfig {
+    pub(crate) level: tracing::Level,
+    pub(crate) is_json: bool,
+    pub(crate) dir: Option<PathBuf>,
+}
+
+/// Validates flags.
+///
+/// # Errors
+/// The first flag that cannot be used, as one line.
+pub(crate) fn lower(flags: &LaunchFlags) -> Result<Config, Failure> {
+    if flags.workers.backend != "sglang" {
+        return Err(Failure::usage(format!("--backend {} is not supported yet", flags.workers.backend)));
+    }
+    let policy = policy(flags)?;
+    let driver: IoDriver = flags.listen.io_driver.parse().map_err(Failure::usage)?;
+    Ok(Config {
+        listen: SocketAddr::new(host("--host", &flags.listen.host)?, nonzero_port("--port", flags.listen.port)?),
+        cpus: cpus(flags)?,
+        driver,
+        shard: shard_config(flags, policy)?,
+        fleet: fleet_config(flags)?,
+        logs: LogConfig {
+            level: log_level(flags)?,
+            is_json: flags.logs.log_json,
+            dir: flags.logs.log_dir.clone(),
+        },
+        metrics: SocketAddr::new(
+            host("--prometheus-host", &flags.metrics.prometheus_host)?,
+            flags.metrics.prometheus_port,
+        ),
+        duration_bounds_us: duration_bounds(&flags.metrics.prometheus_duration_buckets)?,
+    })
+}
+
+/// A policy by name with the thresholds of the flags.
+pub(crate) fn policy(flags: &LaunchFlags) -> Result<Policy, Failure> {
+    const KNOWN_UNBUILT: [&str; 5] = ["manual", "prefix_hash", "consistent_hashing", "bucket", "least_load"];
+    let routing = &flags.routing;
+    require(
+        (0.0..=1.0).contains(&routing.cache_threshold),
+        "--cache-threshold must be between 0 and 1",
+    )?;
+    require(routing.balance_rel_threshold >= 1.0, "--balance-rel-threshold must be at least 1")?;
+    match routing.policy.as_str() {
+        "random" => Ok(Policy::Random),
+        "round_robin" => Ok(Policy::RoundRobin),
+        "power_of_two" if flags.workers.worker_urls.len() < 2 => {
+            Err(Failure::usage("--policy power_of_two needs at least 2 workers in --worker-urls"))
+        }
+        "power_of_two" => Ok(Policy::PowerOfTwo),
+        "cache_aware" => Ok(Policy::CacheAware(CacheAware {
+            cache_threshold: routing.cache_threshold,
+            balance_abs_threshold: routing.balance_abs_threshold,
+            balance_rel_threshold: routing.balance_rel_threshold,
+        })),
+        known if KNOWN_UNBUILT.contains(&known) => {
+            Err(Failure::usage(format!("--policy {known} is not supported yet")))
+        }
+        unknown => Err(Failure::usage(format!(
+            "unknown policy `{unknown}`: use random, round_robin, power_of_two or cache_aware"
+        ))),
+    }
+}
+
+fn require(holds: bool, message: &str) -> Result<(), Failure> {
+    if holds { Ok(()) } else { Err(Failure::usage(message)) }
+}
+
+fn nonzero_port(flag: &str, port: u16) -> Result<u16, Failure> {
+    require(port > 0, &format!("{flag} must be above 0"))?;
+    Ok(port)
+}
+
+fn host(flag: &str, host: &str) -> Result<IpAddr, Failure> {
+    if host == "localhost" {
+        return Ok(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    }
+    host.trim_start_matches('[')
+        .trim_end_matches(']')
+        .parse()
+        .map_err(|_| Failure::usage(format!("{flag} {host} is not an IP address")))
+}
+
+/// The CPU of each shard. Without a list, shards take the usable CPUs in order; more shards than CPUs share them
+/// unpinned, as the user asked for it.
+fn cpus(flags: &LaunchFlags) -> Result<Vec<Option<usize>>, Failure> {
+    let usable =
+        cpu::usable().map_err(|error| Failure::usage(format!("cannot read the CPU affinity mask: {error}")))?;
+    let listed = flags
+        .listen
+        .cpu_affinity
+        .as_deref()
+        .map(|list| cpu::parse_list(list, &usable))
+        .transpose()
+        .map_err(|error| Failure::usage(format!("--cpu-affinity: {error}")))?;
+    let shards = flags.listen.shards.unwrap_or_else(|| listed.as_ref().unwrap_or(&usable).len());
+    require((1..=SHARDS_MAX).contains(&shards), &format!("--shards must be between 1 and {SHARDS_MAX}"))?;
+    if let Some(listed) = &listed {
+        require(
+            shards <= listed.len(),
+            &format!("--shards {shards} needs as many CPUs in --cpu-affinity, which lists {}", listed.len()),
+        )?;
+    }
+    let cpus = listed.unwrap_or(usable);
+    let is_pinned = shards <= cpus.len();
+    Ok((0..shards).map(|shard| is_pinned.then(|| cpus[shard])).collect())
+}
+
+fn shard_config(flags: &LaunchFlags, policy: Policy) -> Result<ShardConfig, Failure> {
+    let limits = &flags.limits;
+    require(limits.max_payload_size > 0, "--max-payload-size must be above 0")?;
+    require(flags.workers.max_worker_retries > 0, "--max-worker-retries must be above 0")?;
+    require(flags.workers.max_total_retries > 0, "--max-total-retries must be above 0")?;
+    Ok(ShardConfig {
+        policy,
+        payload_bytes_max: limits.max_payload_size,
+        request_timeout: seconds("--request-timeout-secs", limits.request_timeout_secs)?,
+        connect_timeout: seconds("--connect-timeout-secs", limits.connect_timeout_secs)?,
+        head_timeout: seconds("--head-timeout-secs", limits.head_timeout_secs)?,
+        body_timeout: seconds("--body-timeout-secs", limits.body_timeout_secs)?,
+        keep_alive_timeout: seconds("--keep-alive-timeout-secs", limits.keep_alive_timeout_secs)?,
+        request_id_headers: limits.request_id_headers.iter().map(|name| name.to_ascii_lowercase()).collect(),
+        total_retries_max: flags.workers.max_total_retries,
+        worker_failures_max: flags.workers.max_worker_retries,
+        seed: rand::random(),
+    })
+}
+
+fn fleet_config(flags: &LaunchFlags) -> Result<FleetConfig, Failure> {
+    let (workers, routing, health) = (&flags.workers, &flags.routing, &flags.health);
+    require(routing.max_tree_size > 0, "--max-tree-size must be above 0")?;
+    require(health.health_failure_threshold > 0, "--health-failure-threshold must be above 0")?;
+    require(health.health_success_threshold > 0, "--health-success-threshold must be above 0")?;
+    require(health.health_check_endpoint.starts_with('/'), "--health-check-endpoint must begin with /")?;
+    Ok(FleetConfig {
+        worker_urls: workers.worker_urls.clone(),
+        health: HealthConfig {
+            failure_threshold: health.health_failure_threshold,
+            success_threshold: health.health_success_threshold,
+            timeout: seconds("--health-check-timeout-secs", health.health_check_timeout_secs)?,
+            interval: seconds("--health-check-interval-secs", health.health_check_interval_secs)?,
+            endpoint: health.health_check_endpoint.clone(),
+            disabled: health.disable_health_check,
+        },
+        startup_timeout: seconds("--worker-startup-timeout-secs", workers.worker_startup_timeout_secs)?,
+        startup_check_interval: seconds(
+            "--worker-startup-check-interval",
+            workers.worker_startup_check_interval,
+        )?,
+        prefix_bytes_max: bytes("--prefix-memory", &routing.prefix_memory)?,
+        blocks_per_holder_max: routing.max_tree_size.div_ceil(BLOCK_BYTES),
+        eviction_interval: seconds("--eviction-interval", routing.eviction_interval)?,
+        shutdown_grace: Duration::from_secs(flags.limits.shutdown_grace_period_secs),
+    })
+}
+
+fn seconds(flag: &str, seconds: u64) -> Result<Duration, Failure> {
+    require(seconds > 0, &format!("{flag} must be above 0"))?;
+    Ok(Duration::from_secs(seconds))
+}
+
+/// A size such as `1048576`, `512MiB`, `64MB` or `2GiB`.
+fn bytes(flag: &str, text: &str) -> Result<usize, Failure> {
+    const UNITS: [(&str, usize); 6] = [
+        ("KiB", 1 << 10),
+        ("MiB", 1 << 20),
+        ("GiB", 1 << 30),
+        ("KB", 1_000),
+        ("MB", 1_000_000),
+        ("GB", 1_000_000_000),
+    ];
+    let (digits, unit) = UNITS
+        .iter()
+        .find_map(|(name, unit)| text.strip_suffix(name).map(|digits| (digits, *unit)))
+        .unwrap_or((text, 1));
+    digits
+        .trim()
+        .parse::<usize>()
+        .ok()
+        .and_then(|number| number.checked_mul(unit))
+        .filter(|&bytes| bytes > 0)
+        .ok_or_else(|| Failure::usage(format!("{flag} {text} is not a size such as 268435456 or 256MiB")))
+}
+
+fn log_level(flags: &LaunchFlags) -> Result<tracing::Level, Failure> {
+    if flags.logs.verbose {
+        return Ok(tracing::Level::DEBUG);
+    }
+    match flags.logs.log_level.as_str() {
+        "debug" => Ok(tracing::Level::DEBUG),
+        "info" => Ok(tracing::Level::INFO),
+        "warn" | "warning" => Ok(tracing::Level::WARN),
+        "error" => Ok(tracing::Level::ERROR),
+        other => Err(Failure::usage(format!("unknown log level `{other}`: use debug, info, warn or error"))),
+    }
+}
+
+fn duration_bounds(buckets_s: &[f64]) -> Result<Arc<[u64]>, Failure> {
+    let buckets_s = if buckets_s.is_empty() { &DURATION_BUCKETS_S[..] } else { buckets_s };
+    let is_ascending = buckets_s.windows(2).all(|pair| pair[0] < pair[1]);
+    require(
+        is_ascending && buckets_s.iter().all(|bound| bound.is_finite() && *bound > 0.0),
+        "--prometheus-duration-buckets must be above 0 and ascending",
+    )?;
+    Ok(buckets_s.iter().map(|bound| (bound * 1e6) as u64).collect())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,69 @@
+//! Flags that cannot be used, and what the others come to.
+
+use clap::Parser;
+
+use super::*;
+
+#[derive(Debug, Parser)]
+struct Line {
+    #[command(flatten)]
+    flags: LaunchFlags,
+}
+
+fn lowered(line: &str) -> Result<Config, Failure> {
+    let argv = std::iter::once("ringway").chain(line.split_whitespace());
+    lower(&Line::try_parse_from(argv).expect("parses").flags)
+}
+
+#[test]
+fn each_bad_flag_is_one_line_that_names_it() {
+    for (line, expect) in [
+        ("--policy nope", "unknown policy `nope`"),
+        ("--policy manual", "--policy manual is not supported yet"),
+        ("--policy power_of_two --worker-urls http://a", "at least 2 workers"),
+        ("--cache-threshold 1.5", "--cache-threshold"),
+        ("--balance-rel-threshold 0.5", "--balance-rel-threshold"),
+        ("--port 0", "--port"),
+        ("--host nowhere.example", "--host"),
+        ("--shards 0", "--shards"),
+        ("--cpu-affinity 100000", "CPU 100000 cannot be used"),
+        ("--cpu-affinity 0,x", "--cpu-affinity"),
+        ("--io-driver kqueue", "kqueue"),
+        ("--max-payload-size 0", "--max-payload-size"),
+        ("--request-timeout-secs 0", "--request-timeout-secs"),
+        ("--max-tree-size 0", "--max-tree-size"),
+        ("--eviction-interval 0", "--eviction-interval"),
+        ("--prefix-memory lots", "--prefix-memory"),
+        ("--log-level loud", "loud"),
+        ("--prometheus-duration-buckets 1 0.5", "--prometheus-duration-buckets"),
+        ("--backend openai", "--backend openai is not supported yet"),
+    ] {
+        let failure = lowered(line).expect_err(line);
+        assert!(failure.message.contains(expect), "{line}: {failure}");
+        assert!(failure.is_usage && !failure.message.contains('\n'));
+    }
+}
+
+#[test]
+fn sizes_take_units() {
+    for (text, expect) in [("1024", 1024), ("1KiB", 1024), ("256MiB", 256 << 20), ("2GB", 2_000_000_000)] {
+        assert_eq!(bytes("--x", text), Ok(expect));
+    }
+    for text in ["", "0", "MiB", "1.5GiB", "-1", "99999999999999GiB"] {
+        assert!(bytes("--x", text).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn a_short_cpu_list_pins_each_shard() {
+    let config = lowered("--cpu-affinity 0").expect("CPU 0 is usable");
+    assert_eq!(config.cpus, [Some(0)]);
+    let config = lowered("--shards 64").expect("more shards than CPUs run unpinned");
+    assert_eq!(config.cpus.len(), 64);
+}
+
+#[test]
+fn hosts_may_be_ipv6() {
+    assert_eq!(lowered("--host ::1").expect("IPv6").listen.to_string(), "[::1]:30000");
+    assert_eq!(lowered("--host localhost").expect("a name").listen.to_string(), "127.0.0.1:30000");
+}

@@ -1,0 +1,54 @@
+//! Log output: text or JSON on standard output, and daily files, written by threads of their own so that a log line
+//! never blocks a shard. Under more lines than they can write, lines are dropped and the shards go on.
+
+use tracing_appender::non_blocking::WorkerGuard;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::Layer;
+use tracing_subscriber::Registry;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::Failure;
+use crate::config::LogConfig;
+
+/// Daily files are named `ringway.YYYY-MM-DD`.
+const FILE_PREFIX: &str = "ringway";
+
+/// Keeps the writer threads alive; dropping it writes what is still queued.
+#[derive(Debug)]
+pub(crate) struct Logs {
+    _writers: Vec<WorkerGuard>,
+}
+
+/// Installs the process's log output.
+///
+/// # Errors
+/// When the log directory cannot be written.
+pub(crate) fn init(config: &LogConfig) -> Result<Logs, Failure> {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(config.level.as_str()));
+    let (standard_output, guard) = tracing_appender::non_blocking(std::io::stdout());
+    let mut writers = vec![guard];
+    let mut layers = vec![layer(config.is_json, standard_output)];
+    if let Some(dir) = &config.dir {
+        let files = tracing_appender::rolling::Builder::new()
+            .rotation(tracing_appender::rolling::Rotation::DAILY)
+            .filename_prefix(FILE_PREFIX)
+            .build(dir)
+            .map_err(|error| Failure::usage(format!("--log-dir {}: {error}", dir.display())))?;
+        let (files, guard) = tracing_appender::non_blocking(files);
+        writers.push(guard);
+        layers.push(layer(config.is_json, files));
+    }
+    // A second router in one process, as tests start them, shares the first one's output.
+    let _ = tracing_subscriber::registry().with(layers).with(filter).try_init();
+    Ok(Logs { _writers: writers })
+}
+
+fn layer<W>(is_json: bool, writer: W) -> Box<dyn Layer<Registry> + Send + Sync>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let layer = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(false).with_thread_names(true);
+    if is_json { layer.json().flatten_event(true).boxed() } else { layer.boxed() }
+}
