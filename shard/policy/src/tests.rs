@@ -43,7 +43,7 @@ impl World {
             stats: Arc::new(ModelStats::new(1, &shape)),
         });
         let page = Page { status: 200, content_type: "", body: Default::default() };
-        let tree = PrefixTree::new(TreeConfig { bytes_max: 1 << 20, blocks_per_holder_max: usize::MAX });
+        let mut tree = PrefixTree::new(TreeConfig { bytes_max: 1 << 20, blocks_per_holder_max: usize::MAX });
         let fleet = Fleet {
             workers: members.iter().cloned().map(Some).collect(),
             pools: Box::new([Arc::clone(&pool)]),

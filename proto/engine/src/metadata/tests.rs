@@ -52,7 +52,7 @@ fn wrong_shapes_are_less_knowledge() {
             br#"{"data":[{"id":7},{"id":""},{"id":"a\u0000b"},{"id":"ok","max_model_len":"long"}]}"#,
         ),
         server_info: Some(b"[1]"),
-        model_info: Some(br#"{"model_path":["x"],"is_generation":"yes","model_type":"t"}"#),
+        model_info: Some(br#"{"model_path":{"x":1},"is_generation":"yes","model_type":"t"}"#),
         version: Some(b"not json"),
     });
     assert_eq!(metadata.model_names(), ["ok"]);

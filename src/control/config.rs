@@ -1,0 +1,106 @@
+//! What control is told at start, and what is wrong with it.
+
+use std::fmt;
+use std::time::Duration;
+
+use fleet::stats::StatsShape;
+
+use crate::control::url::UrlError;
+
+/// Settings of the control plane.
+#[derive(Clone, Debug)]
+pub struct ControlConfig {
+    /// Shards that will read the snapshots; every per-worker cell has a slot for each.
+    pub shards: usize,
+    /// Sizes of the per-model counters.
+    pub stats_shape: StatsShape,
+    /// Seed of this process's generators and block hashes.
+    pub seed: u64,
+    /// Name of the routing policy, for `/get_server_info`.
+    pub policy_name: &'static str,
+    /// Workers to register at start (`--worker-urls`).
+    pub worker_urls: Vec<String>,
+    /// The gateway's own key, which start-up workers inherit (`--api-key`).
+    pub api_key: Option<String>,
+    /// How workers are checked.
+    pub health: HealthConfig,
+    /// How long a new worker may take to become healthy (`--worker-startup-timeout-secs`).
+    pub startup_timeout: Duration,
+    /// Longest pause between two attempts to reach a new worker (`--worker-startup-check-interval`).
+    pub startup_check_interval: Duration,
+    /// Bytes that the prefix tree may take (`--prefix-memory`).
+    pub prefix_bytes_max: usize,
+    /// Blocks that one worker may have in the prefix tree; `usize::MAX` for no bound (`--max-tree-size`).
+    pub blocks_per_holder_max: usize,
+    /// How often an idle process frees tree versions that readers let go (`--eviction-interval-secs`). The bounds
+    /// themselves hold after every write and need no interval.
+    pub eviction_interval: Duration,
+    /// Transport failures in a row after which a worker is removed; 0 for never (`--max-worker-retries`).
+    pub worker_failures_max: u32,
+    /// Longest wait for requests in flight at shutdown (`--shutdown-grace-period-secs`).
+    pub shutdown_grace: Duration,
+    /// Version of the gateway, for `/get_server_info`.
+    pub version: &'static str,
+    /// Time of the start in seconds since 1970, for the times in answers.
+    pub started_unix_s: u64,
+}
+
+/// How workers are checked.
+#[derive(Clone, Debug)]
+pub struct HealthConfig {
+    /// Failed checks in a row that make a worker unhealthy.
+    pub failure_threshold: u32,
+    /// Good checks in a row that make it healthy again.
+    pub success_threshold: u32,
+    /// Longest wait for one check.
+    pub timeout: Duration,
+    /// Time between two checks.
+    pub interval: Duration,
+    /// Path that is asked for.
+    pub endpoint: String,
+    /// Whether workers are taken to be healthy once they were reached.
+    pub disabled: bool,
+}
+
+/// Why control cannot start.
+#[derive(Debug)]
+pub enum ConfigError {
+    /// A worker URL cannot be used.
+    Url {
+        /// As given.
+        url: String,
+        /// What is wrong with it.
+        error: UrlError,
+    },
+    /// Two worker URLs name the same worker.
+    Duplicate {
+        /// The second of them.
+        url: String,
+    },
+    /// More workers than can be registered.
+    TooManyWorkers,
+    /// The key cannot be sent in a header.
+    Key,
+    /// The path to check health at is not a path.
+    HealthEndpoint,
+}
+
+// === impl ConfigError ===
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Url { url, error } => write!(formatter, "worker URL {url:?}: {error}"),
+            Self::Duplicate { url } => write!(formatter, "worker URL {url:?} is given twice"),
+            Self::TooManyWorkers => {
+                write!(formatter, "more than {} worker URLs", crate::control::limits::WORKERS_MAX)
+            }
+            Self::Key => formatter.write_str("the API key must be printable ASCII without spaces"),
+            Self::HealthEndpoint => {
+                formatter.write_str("the health check endpoint must be a path that begins with /")
+            }
+        }
+    }
+}
+
+impl std::error::Error for ConfigError {}

@@ -1,0 +1,107 @@
+//! What control has services do: everything that takes a socket.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fleet::id::WorkerId;
+
+use crate::control::event::Event;
+use crate::control::event::Failure;
+use crate::control::event::Probe;
+
+/// A worker as something to call.
+#[derive(Debug)]
+pub struct Target {
+    /// URL without trailing slash.
+    pub url: Box<str>,
+    /// Host without brackets, for look-ups.
+    pub host: Box<str>,
+    /// Port, for look-ups.
+    pub port: u16,
+    /// `Authorization` value.
+    pub authorization: Option<Box<str>>,
+}
+
+/// One thing to do; each is answered by one [`Event`].
+#[derive(Debug)]
+pub enum Task {
+    /// Look up a worker's name and ask for its health.
+    Probe {
+        /// Who.
+        worker: WorkerId,
+        /// Where.
+        target: Arc<Target>,
+        /// Path to ask for; none to look the name up only.
+        path: Option<Arc<str>>,
+        /// Whether the host is a name that must be looked up.
+        lookup: Lookup,
+        /// For the whole of it.
+        timeout: Duration,
+    },
+    /// Ask a worker what it serves.
+    Describe {
+        /// Who.
+        worker: WorkerId,
+        /// Where.
+        target: Arc<Target>,
+    },
+    /// Ask several workers the same.
+    Call {
+        /// Names the waiting admin call.
+        ticket: u64,
+        /// What to ask.
+        question: Question,
+        /// Whom, and in which paths to try; answers come in this order.
+        targets: Vec<Arc<Target>>,
+    },
+}
+
+/// Whether a host must be looked up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lookup {
+    /// It is an address.
+    Needless,
+    /// It is a name.
+    Needed,
+}
+
+/// What workers are asked on behalf of an admin call. Of several paths the first that is not answered 404 counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// Empty your prefix cache.
+    FlushCache,
+    /// How many tokens are you busy with?
+    Load,
+    /// What is your model?
+    ModelInfo,
+}
+
+// === impl Question ===
+
+impl Question {
+    /// Paths to try in turn: engines and their versions differ.
+    pub fn paths(self) -> &'static [&'static str] {
+        match self {
+            Self::FlushCache => &["/flush_cache", "/reset_prefix_cache"],
+            Self::Load => &["/get_load", "/v1/loads"],
+            Self::ModelInfo => &["/get_model_info", "/model_info"],
+        }
+    }
+}
+
+// === impl Task ===
+
+impl Task {
+    /// What became of a task that services had no room for: it failed like one that was tried.
+    pub(crate) fn refused(self) -> Event {
+        match self {
+            Self::Probe { worker, .. } => {
+                Event::Probed { worker, probe: Probe { addresses: None, answer: Err(Failure::Busy) } }
+            }
+            Self::Describe { worker, .. } => Event::Described { worker, metadata: Box::default() },
+            Self::Call { ticket, targets, .. } => {
+                Event::Called { ticket, answers: targets.iter().map(|_| Err(Failure::Busy)).collect() }
+            }
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! Worker URLs: which are accepted, and the parts that dialling one needs.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::net::Ipv4Addr;
+use std::net::Ipv6Addr;
+use std::net::SocketAddr;
+
+use crate::control::limits::WORKER_URL_BYTES_MAX;
+
+const HTTP_PORT: u16 = 80;
+
+/// A worker's address as registered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkerUrl {
+    /// Scheme and host in lower case, the port as given, no trailing slash.
+    pub text: Box<str>,
+    /// Host without brackets: a name or an IP address.
+    pub host: Box<str>,
+    /// Port, 80 unless given.
+    pub port: u16,
+    /// Value of a Host header.
+    pub authority: Box<str>,
+    /// Path in front of every endpoint, empty for most.
+    pub base_path: Box<str>,
+}
+
+/// Why a worker URL is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UrlError {
+    /// Nothing was given.
+    Empty,
+    /// Longer than any address.
+    TooLong,
+    /// No scheme that is known.
+    Scheme,
+    /// A scheme that is understood and not served.
+    NotSupported(&'static str),
+    /// No host.
+    NoHost,
+    /// User name or password in the URL.
+    UserInfo,
+    /// A host with characters no host has.
+    Host,
+    /// A port that is no number from 1 to 65535.
+    Port,
+    /// A path with characters that must be encoded.
+    Path,
+    /// A query or fragment.
+    Query,
+}
+
+// === impl UrlError ===
+
+impl fmt::Display for UrlError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Empty => "it is empty",
+            Self::TooLong => "it is too long",
+            Self::Scheme => "it must begin with http://",
+            Self::NotSupported(scheme) => return write!(formatter, "{scheme} workers are not supported yet"),
+            Self::NoHost => "it names no host",
+            Self::UserInfo => "it must not carry a user name or password; give an API key instead",
+            Self::Host => "the host is not valid",
+            Self::Port => "the port must be a number from 1 to 65535",
+            Self::Path => "the path must be visible ASCII",
+            Self::Query => "it must not have a query or fragment",
+        })
+    }
+}
+
+impl std::error::Error for UrlError {}
+
+// === impl WorkerUrl ===
+
+impl WorkerUrl {
+    /// Reads a URL as users write it.
+    ///
+    /// # Errors
+    /// Says what about it cannot be used.
+    pub fn parse(given: &str) -> Result<Self, UrlError> {
+        let given = given.trim();
+        if given.is_empty() {
+            return Err(UrlError::Empty);
+        }
+        if given.len() > WORKER_URL_BYTES_MAX {
+            return Err(UrlError::TooLong);
+        }
+        let (scheme, rest) = given.split_once("://").ok_or(UrlError::Scheme)?;
+        match scheme.to_ascii_lowercase().as_str() {
+            "http" => {}
+            "https" => return Err(UrlError::NotSupported("https://")),
+            "grpc" | "grpcs" => return Err(UrlError::NotSupported("grpc://")),
+            _ => return Err(UrlError::Scheme),
+        }
+        let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+        if authority.contains('@') {
+            return Err(UrlError::UserInfo);
+        }
+        let (host, port) = host_and_port(authority)?;
+        let authority = authority.to_ascii_lowercase();
+        let base_path = base_path(path)?;
+        Ok(Self {
+            text: format!("http://{authority}{base_path}").into(),
+            host: host.to_ascii_lowercase().into(),
+            port: port.unwrap_or(HTTP_PORT),
+            authority: authority.into(),
+            base_path: base_path.into(),
+        })
+    }
+
+    /// The address, if the host is one already and needs no look-up.
+    pub fn literal_address(&self) -> Option<SocketAddr> {
+        self.host.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, self.port))
+    }
+
+    /// What two spellings of the same worker share.
+    pub(crate) fn key(&self) -> Box<str> {
+        format!("{}:{}{}", self.host, self.port, self.base_path).into()
+    }
+}
+
+fn host_and_port(authority: &str) -> Result<(&str, Option<u16>), UrlError> {
+    let (host, port) = match authority.strip_prefix('[') {
+        Some(rest) => {
+            let (host, port) = rest.split_once(']').ok_or(UrlError::Host)?;
+            host.parse::<Ipv6Addr>().map_err(|_| UrlError::Host)?;
+            let port = if port.is_empty() { None } else { Some(port.strip_prefix(':').ok_or(UrlError::Host)?) };
+            (host, port)
+        }
+        None => match authority.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (authority, None),
+        },
+    };
+    if host.is_empty() {
+        return Err(UrlError::NoHost);
+    }
+    if !authority.starts_with('[') && !is_host(host) {
+        return Err(UrlError::Host);
+    }
+    Ok((host, port.map(port_number).transpose()?))
+}
+
+/// Whether `host` is a name that can be looked up, or a complete IPv4 address.
+fn is_host(host: &str) -> bool {
+    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+    let is_number = host.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    // `127.1` would be read as an address by some resolvers and as a name by others.
+    host.len() <= 253 && host.bytes().all(is_name) && (!is_number || host.parse::<Ipv4Addr>().is_ok())
+}
+
+fn port_number(text: &str) -> Result<u16, UrlError> {
+    let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|&port| is_number && port != 0).ok_or(UrlError::Port)
+}
+
+fn base_path(path: &str) -> Result<&str, UrlError> {
+    if path.contains(['?', '#']) {
+        return Err(UrlError::Query);
+    }
+    let is_visible = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\' | b'<' | b'>');
+    if path.bytes().all(is_visible) { Ok(path.trim_end_matches('/')) } else { Err(UrlError::Path) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(given: &str, text: &str, authority: &str, path: &str, port: u16) {
+        let url = WorkerUrl::parse(given).expect(given);
+        assert_eq!((&*url.text, &*url.authority, &*url.base_path, url.port), (text, authority, path, port));
+    }
+
+    #[test]
+    fn urls_are_normalised() {
+        check("http://10.0.0.1:8000", "http://10.0.0.1:8000", "10.0.0.1:8000", "", 8000);
+        check(" HTTP://Worker-1:8000/ ", "http://worker-1:8000", "worker-1:8000", "", 8000);
+        check("http://a/v/Base//", "http://a/v/Base", "a", "/v/Base", 80);
+        check("http://[::1]:9", "http://[::1]:9", "[::1]:9", "", 9);
+        check("http://[fe80::1]", "http://[fe80::1]", "[fe80::1]", "", 80);
+    }
+
+    #[test]
+    fn addresses_need_no_look_up() {
+        let address = |given| WorkerUrl::parse(given).expect(given).literal_address();
+        assert_eq!(address("http://127.0.0.1:9"), Some(SocketAddr::from(([127, 0, 0, 1], 9))));
+        assert_eq!(address("http://[::1]:9"), Some(SocketAddr::from((Ipv6Addr::LOCALHOST, 9))));
+        assert_eq!(address("http://worker:9"), None);
+    }
+
+    #[test]
+    fn spellings_of_one_worker_share_a_key() {
+        let key = |given| WorkerUrl::parse(given).expect(given).key();
+        assert_eq!(key("http://A"), key("http://a:80/"));
+        assert_ne!(key("http://a/x"), key("http://a/y"));
+    }
+
+    #[test]
+    fn what_cannot_be_dialled_is_refused() {
+        for (given, error) in [
+            ("", UrlError::Empty),
+            ("127.0.0.1:8000", UrlError::Scheme),
+            ("ftp://a", UrlError::Scheme),
+            ("https://a", UrlError::NotSupported("https://")),
+            ("grpc://a:1", UrlError::NotSupported("grpc://")),
+            ("http://", UrlError::NoHost),
+            ("http://:80", UrlError::NoHost),
+            ("http:///x", UrlError::NoHost),
+            ("http://u:p@a", UrlError::UserInfo),
+            ("http://a b", UrlError::Host),
+            ("http://127.1", UrlError::Host),
+            ("http://[::1", UrlError::Host),
+            ("http://[::1]x", UrlError::Host),
+            ("http://[a]", UrlError::Host),
+            ("http://a:", UrlError::Port),
+            ("http://a:0", UrlError::Port),
+            ("http://a:+1", UrlError::Port),
+            ("http://a:65536", UrlError::Port),
+            ("http://a/x y", UrlError::Path),
+            ("http://a/\r\nx", UrlError::Path),
+            ("http://a?x", UrlError::Query),
+            ("http://a/x#y", UrlError::Query),
+        ] {
+            assert_eq!(WorkerUrl::parse(given), Err(error), "{given:?}");
+        }
+    }
+}
