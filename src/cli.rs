@@ -97,8 +97,7 @@ pub(crate) fn parse(argv: Vec<String>) -> Result<Command, Exit> {
 
 /// The first paragraph of a parser's complaint, as one line.
 fn one_line(complaint: &str) -> String {
-    let paragraph: Vec<&str> =
-        complaint.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
+    let paragraph: Vec<&str> = complaint.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
     format!("ringway: {}", paragraph.join(" ").trim_start_matches("error: "))
 }
 

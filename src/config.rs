@@ -20,8 +20,8 @@ use crate::control::HealthConfig;
 
 /// Upper bounds of duration histograms in seconds, when none are given: the SGLang gateway's.
 const DURATION_BUCKETS_S: [f64; 20] = [
-    0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 45.0, 60.0, 90.0, 120.0,
-    180.0, 240.0,
+    0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 45.0, 60.0, 90.0,
+    120.0, 180.0, 240.0,
 ];
 /// Most shards: a sanity bound far above any machine's CPUs.
 const SHARDS_MAX: usize = 1024;
@@ -72,7 +72,10 @@ pub(crate) fn lower(flags: &LaunchFlags) -> Result<Config, Failure> {
     let policy = policy(flags)?;
     let driver: IoDriver = flags.listen.io_driver.parse().map_err(Failure::usage)?;
     Ok(Config {
-        listen: SocketAddr::new(host("--host", &flags.listen.host)?, nonzero_port("--port", flags.listen.port)?),
+        listen: SocketAddr::new(
+            host("--host", &flags.listen.host)?,
+            nonzero_port("--port", flags.listen.port)?,
+        ),
         cpus: cpus(flags)?,
         driver,
         shard: shard_config(flags, policy)?,
@@ -94,10 +97,7 @@ pub(crate) fn lower(flags: &LaunchFlags) -> Result<Config, Failure> {
 pub(crate) fn policy(flags: &LaunchFlags) -> Result<Policy, Failure> {
     const KNOWN_UNBUILT: [&str; 5] = ["manual", "prefix_hash", "consistent_hashing", "bucket", "least_load"];
     let routing = &flags.routing;
-    require(
-        (0.0..=1.0).contains(&routing.cache_threshold),
-        "--cache-threshold must be between 0 and 1",
-    )?;
+    require((0.0..=1.0).contains(&routing.cache_threshold), "--cache-threshold must be between 0 and 1")?;
     require(routing.balance_rel_threshold >= 1.0, "--balance-rel-threshold must be at least 1")?;
     match routing.policy.as_str() {
         "random" => Ok(Policy::Random),
@@ -142,8 +142,8 @@ fn host(flag: &str, host: &str) -> Result<IpAddr, Failure> {
 /// The CPU of each shard. Without a list, shards take the usable CPUs in order; more shards than CPUs share them
 /// unpinned, as the user asked for it.
 fn cpus(flags: &LaunchFlags) -> Result<Vec<Option<usize>>, Failure> {
-    let usable =
-        cpu::usable().map_err(|error| Failure::usage(format!("cannot read the CPU affinity mask: {error}")))?;
+    let usable = cpu::usable()
+        .map_err(|error| Failure::usage(format!("cannot read the CPU affinity mask: {error}")))?;
     let listed = flags
         .listen
         .cpu_affinity

@@ -9,16 +9,41 @@
 //! - Every admin call is answered exactly once.
 //! - With services or a worker stalled, publication and admin answers go on.
 
-pub mod config;
+pub(crate) mod config;
 pub mod event;
 pub(crate) mod job;
 pub(crate) mod limits;
 pub(crate) mod models;
 pub(crate) mod publish;
 pub(crate) mod registry;
-pub mod run;
-pub mod state;
-pub mod stats;
+#[cfg(test)]
+pub(crate) mod rig;
+pub(crate) mod run;
+pub(crate) mod state;
+pub(crate) mod stats;
 pub mod task;
-pub mod url;
+pub(crate) mod url;
 pub(crate) mod worker;
+
+pub use self::config::ConfigError;
+pub use self::config::ControlConfig;
+pub use self::config::HealthConfig;
+pub use self::run::Doors;
+pub use self::run::spawn;
+pub use self::state::State;
+pub use self::stats::ControlStats;
+pub use self::stats::FleetView;
+pub use self::stats::Health;
+pub use self::stats::WorkerView;
+pub use self::url::UrlError;
+
+/// Results of services that wait for control at most.
+pub const RESULTS_QUEUED_MAX: usize = limits::RESULTS_QUEUED_MAX;
+
+/// The state of control at start, and the snapshot that shards begin with.
+///
+/// # Errors
+/// When a worker URL, the key or the health endpoint of `config` cannot be used.
+pub fn initial(config: ControlConfig) -> Result<(State, fleet::snapshot::Snapshot), ConfigError> {
+    State::initial(config)
+}

@@ -63,7 +63,7 @@ pub(crate) async fn serve(shard: Rc<Shard>, stream: TcpStream, _permit: Connecti
                 break;
             }
         }
-        let next = Box::pin(exchange::run(&shard, &mut client, watch.as_mut())).await;
+        let next = exchange::boxed(&shard, &mut client, watch.as_mut()).await;
         if next == Next::Close || shard.lifecycle.phase() != Phase::Running {
             break;
         }

@@ -1,12 +1,15 @@
 //! One request from its first byte to the end of its answer: which endpoint, and who answers.
 
+use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Instant;
 
 use api::endpoint::Endpoint;
 use api::endpoint::Handler;
+use api::endpoint::METHODS;
 use api::endpoint::PromptShape;
+use api::endpoint::method_index;
 use api::error::ApiError;
 use api::error::ErrorCode;
 use bytes::Bytes;
@@ -42,7 +45,17 @@ const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
 
 /// Reads one request from the connection and answers it.
-pub(crate) async fn run(
+///
+/// Boxed here, outside any async function, so that a connection's own future has no room set aside for it.
+pub(crate) fn boxed<'a>(
+    shard: &'a Rc<Shard>,
+    client: &'a mut Client<'_>,
+    watch: Pin<&'a mut dyn Readiness>,
+) -> Pin<Box<dyn Future<Output = Next> + 'a>> {
+    Box::pin(run(shard, client, watch))
+}
+
+async fn run(
     shard: &Rc<Shard>,
     client: &mut Client<'_>,
     watch: Pin<&mut dyn Readiness>,
@@ -85,10 +98,15 @@ async fn serve(
             expect_continue: head.expect_continue,
         };
         if body.is_none() {
-            body = match not_served(trace).map_or_else(|| intake::body_at_hand(&plan, buf), Err) {
+            body = match intake::body_at_hand(&plan, buf) {
                 Ok(body) => body,
                 Err(stop) => return refuse(shard, client, watch, trace, stop).await,
             };
+        }
+        if body.is_none()
+            && let Some(error) = not_served(trace)
+        {
+            return refuse(shard, client, watch, trace, Stop::Reject(error)).await;
         }
         if let Some(body) = &body {
             let (bytes, end) = match body {
@@ -122,13 +140,7 @@ fn begin<'a>(shard: &'a Rc<Shard>, head: &RequestHead<'_>, started: Instant) -> 
         .filter(|id| !id.is_empty() && id.len() <= limits::REQUEST_ID_BYTES_MAX && id.is_ascii())
         .and_then(|id| std::str::from_utf8(id).ok())
         .map_or_else(|| shard.new_request_id(endpoint.id_prefix()), str::to_owned);
-    Trace::begin(shard, endpoint, known_method(head.method), request_id, started)
-}
-
-/// The method as a name that outlives the request; unknown ones share one, so that they cannot fill logs.
-fn known_method(method: &str) -> &'static str {
-    const KNOWN: [&str; 7] = ["GET", "POST", "PUT", "DELETE", "HEAD", "PATCH", "OPTIONS"];
-    KNOWN.into_iter().find(|known| *known == method).unwrap_or("OTHER")
+    Trace::begin(shard, endpoint, METHODS[method_index(head.method)], request_id, started)
 }
 
 fn body_bytes_max(shard: &Shard, endpoint: Endpoint) -> usize {
@@ -138,14 +150,14 @@ fn body_bytes_max(shard: &Shard, endpoint: Endpoint) -> usize {
     }
 }
 
-/// Paths and methods that nobody serves are refused before their body is read.
-fn not_served(trace: &Trace<'_>) -> Option<Stop> {
+/// Why nobody serves this path or method. Such a request is refused before more of its body is read.
+fn not_served(trace: &Trace<'_>) -> Option<ApiError> {
     if trace.endpoint == Endpoint::Unknown {
-        return Some(Stop::reject(ErrorCode::RouteNotFound, "no such path"));
+        return Some(ApiError::new(ErrorCode::RouteNotFound, "no such path"));
     }
     (!trace.endpoint.allows(trace.method)).then(|| {
         let message = format!("{} answers {} only", trace.endpoint.template(), trace.endpoint.methods());
-        Stop::reject(ErrorCode::MethodNotAllowed, message)
+        ApiError::new(ErrorCode::MethodNotAllowed, message)
     })
 }
 
@@ -157,6 +169,9 @@ async fn handle(
     trace: &mut Trace<'_>,
 ) -> Next {
     let connection = connection_after(shard, incoming.head);
+    if let Some(error) = not_served(trace) {
+        return answer_error(shard, client, connection, &error, trace).await;
+    }
     match trace.endpoint.handler() {
         Handler::Page => page(shard, client, connection, trace).await,
         Handler::Admin => admin(shard, client, watch, incoming, connection, trace).await,

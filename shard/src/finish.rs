@@ -4,6 +4,8 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use api::endpoint::Endpoint;
+use api::endpoint::METHODS;
+use api::endpoint::method_index;
 use api::error::ErrorCode;
 use fleet::stats::status_index;
 use tracing::Level;
@@ -28,7 +30,7 @@ pub(crate) enum End {
 pub(crate) struct Trace<'a> {
     shard: &'a Rc<Shard>,
     pub(crate) endpoint: Endpoint,
-    pub(crate) method: &'a str,
+    pub(crate) method: &'static str,
     pub(crate) request_id: String,
     started: Instant,
     pub(crate) leg: Option<Leg>,
@@ -45,11 +47,11 @@ impl<'a> Trace<'a> {
     pub(crate) fn begin(
         shard: &'a Rc<Shard>,
         endpoint: Endpoint,
-        method: &'a str,
+        method: &'static str,
         request_id: String,
         started: Instant,
     ) -> Self {
-        shard.stats.requests_total[endpoint.index()].add(1);
+        shard.stats.requests_total[row(endpoint, method)].add(1);
         shard.stats.requests_active.add(1);
         Self {
             shard,
@@ -71,15 +73,15 @@ impl<'a> Trace<'a> {
     fn count(&self, duration_us: u64) {
         let stats = &self.shard.stats;
         stats.requests_active.sub(1);
-        stats.request_duration[self.endpoint.index()].record_us(duration_us);
+        stats.request_duration[row(self.endpoint, self.method)].record_us(duration_us);
         if self.status != 0 {
             stats.responses_total[status_index(self.status)].add(1);
         }
-        if let Some(error) = self.error {
-            stats.errors_total[error.index()].add(1);
-        }
-        if self.end == End::Open {
-            stats.client_aborts_total.add(1);
+        match (self.end, self.error) {
+            (End::Broken, _) => stats.broken_responses_total.add(1),
+            (End::Open | End::Complete, Some(error)) => stats.errors_total[error.index()].add(1),
+            (End::Open, None) => stats.client_aborts_total.add(1),
+            (End::Complete, None) => {}
         }
         let Some(leg) = &self.leg else { return };
         let model = leg.pool().stats.shard(self.shard.index);
@@ -118,6 +120,11 @@ impl<'a> Trace<'a> {
             "request"
         );
     }
+}
+
+/// Where the counters of an endpoint and method stand.
+fn row(endpoint: Endpoint, method: &str) -> usize {
+    endpoint.index() * METHODS.len() + method_index(method)
 }
 
 impl Drop for Trace<'_> {

@@ -3,48 +3,48 @@
 use std::time::Duration;
 
 /// Workers registered at once, draining ones included: below the tree's table of holders.
-pub const WORKERS_MAX: usize = 16_384;
+pub(crate) const WORKERS_MAX: usize = 16_384;
 /// Model names that get a pool of their own, over the life of the process: each costs counters on every shard.
-pub const MODELS_MAX: usize = 1024;
+pub(crate) const MODELS_MAX: usize = 1024;
 /// Calls to services that an admin answer waits for; beyond it 503.
-pub const CALLS_WAITING_MAX: usize = 16;
+pub(crate) const CALLS_WAITING_MAX: usize = 16;
 /// Failed registrations remembered, so that their ids can be asked for.
-pub const FAILED_JOBS_MAX: usize = 1024;
+pub(crate) const FAILED_JOBS_MAX: usize = 1024;
 /// How long a failed registration is remembered, as SGLang's gateway does.
-pub const FAILED_JOB_LIFETIME: Duration = Duration::from_secs(300);
+pub(crate) const FAILED_JOB_LIFETIME: Duration = Duration::from_secs(300);
 /// Addresses kept of one name.
-pub const ADDRESSES_MAX: usize = 16;
+pub(crate) const ADDRESSES_MAX: usize = 16;
 /// Longest worker URL.
-pub const WORKER_URL_BYTES_MAX: usize = 2048;
+pub(crate) const WORKER_URL_BYTES_MAX: usize = 2048;
 /// Longest worker key.
-pub const KEY_BYTES_MAX: usize = 4096;
+pub(crate) const KEY_BYTES_MAX: usize = 4096;
 /// Labels of one worker.
-pub const LABELS_MAX: usize = 64;
+pub(crate) const LABELS_MAX: usize = 64;
 
 /// First pause between two attempts to reach a new worker; it doubles.
-pub const BACKOFF_FIRST: Duration = Duration::from_millis(200);
+pub(crate) const BACKOFF_FIRST: Duration = Duration::from_millis(200);
 /// Longest pause between two attempts to reach a new worker.
-pub const BACKOFF_MAX: Duration = Duration::from_secs(5);
+pub(crate) const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// Shortest time between two checks of one worker, whatever was asked for.
-pub const CHECK_INTERVAL_MIN: Duration = Duration::from_millis(100);
+pub(crate) const CHECK_INTERVAL_MIN: Duration = Duration::from_millis(100);
 /// How often a removed worker is looked at for its last requests.
-pub const DRAIN_CHECK: Duration = Duration::from_millis(250);
+pub(crate) const DRAIN_CHECK: Duration = Duration::from_millis(250);
 /// How often a shutdown looks for the last requests.
-pub const SHUTDOWN_CHECK: Duration = Duration::from_millis(50);
+pub(crate) const SHUTDOWN_CHECK: Duration = Duration::from_millis(50);
 /// Shortest shutdown: two ticks of a shard, so that each has seen it and counted what it had accepted.
-pub const SHUTDOWN_SETTLE: Duration = Duration::from_millis(250);
+pub(crate) const SHUTDOWN_SETTLE: Duration = Duration::from_millis(250);
 
 /// Reports are looked at once in this time, and what they change is published once.
-pub const PUBLISH_INTERVAL: Duration = Duration::from_millis(1);
+pub(crate) const PUBLISH_INTERVAL: Duration = Duration::from_millis(1);
 /// Batches of reports taken in one turn: about 5 ms of tree writes, so that an admin call never waits for longer.
-pub const BATCHES_PER_TURN_MAX: usize = 32;
+pub(crate) const BATCHES_PER_TURN_MAX: usize = 32;
 /// Admin calls and results of services taken in one turn.
-pub const EVENTS_PER_TURN_MAX: usize = 256;
+pub(crate) const EVENTS_PER_TURN_MAX: usize = 256;
 
 /// Tasks that wait for services: one check per worker, twice, for those removed while one waits.
-pub const CHECKS_QUEUED_MAX: usize = 2 * WORKERS_MAX;
+pub(crate) const CHECKS_QUEUED_MAX: usize = 2 * WORKERS_MAX;
 /// Results that wait for control; beyond it services wait.
-pub const RESULTS_QUEUED_MAX: usize = 1024;
+pub(crate) const RESULTS_QUEUED_MAX: usize = 1024;
 
 const _: () = assert!(WORKERS_MAX <= fleet::tree::HOLDERS_MAX as usize);
 const _: () = assert!(EVENTS_PER_TURN_MAX <= RESULTS_QUEUED_MAX);

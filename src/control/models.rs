@@ -71,7 +71,8 @@ mod tests {
     use super::*;
 
     fn models() -> Models {
-        let shape = StatsShape { endpoints: 1, error_codes: 1, duration_bounds_us: Arc::from([1]) };
+        let shape =
+            StatsShape { endpoints: 1, methods: 1, error_codes: 1, duration_bounds_us: Arc::from([1]) };
         Models::new(1, shape, 7)
     }
 

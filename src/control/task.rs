@@ -51,7 +51,7 @@ pub enum Task {
         ticket: u64,
         /// What to ask.
         question: Question,
-        /// Whom, and in which paths to try; answers come in this order.
+        /// Whom; answers come in this order.
         targets: Vec<Arc<Target>>,
     },
 }

@@ -12,17 +12,17 @@ const HTTP_PORT: u16 = 80;
 
 /// A worker's address as registered.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WorkerUrl {
+pub(crate) struct WorkerUrl {
     /// Scheme and host in lower case, the port as given, no trailing slash.
-    pub text: Box<str>,
+    pub(crate) text: Box<str>,
     /// Host without brackets: a name or an IP address.
-    pub host: Box<str>,
+    pub(crate) host: Box<str>,
     /// Port, 80 unless given.
-    pub port: u16,
+    pub(crate) port: u16,
     /// Value of a Host header.
-    pub authority: Box<str>,
+    pub(crate) authority: Box<str>,
     /// Path in front of every endpoint, empty for most.
-    pub base_path: Box<str>,
+    pub(crate) base_path: Box<str>,
 }
 
 /// Why a worker URL is refused.
@@ -78,7 +78,7 @@ impl WorkerUrl {
     ///
     /// # Errors
     /// Says what about it cannot be used.
-    pub fn parse(given: &str) -> Result<Self, UrlError> {
+    pub(crate) fn parse(given: &str) -> Result<Self, UrlError> {
         let given = given.trim();
         if given.is_empty() {
             return Err(UrlError::Empty);
@@ -110,7 +110,7 @@ impl WorkerUrl {
     }
 
     /// The address, if the host is one already and needs no look-up.
-    pub fn literal_address(&self) -> Option<SocketAddr> {
+    pub(crate) fn literal_address(&self) -> Option<SocketAddr> {
         self.host.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, self.port))
     }
 
@@ -125,7 +125,8 @@ fn host_and_port(authority: &str) -> Result<(&str, Option<u16>), UrlError> {
         Some(rest) => {
             let (host, port) = rest.split_once(']').ok_or(UrlError::Host)?;
             host.parse::<Ipv6Addr>().map_err(|_| UrlError::Host)?;
-            let port = if port.is_empty() { None } else { Some(port.strip_prefix(':').ok_or(UrlError::Host)?) };
+            let port =
+                if port.is_empty() { None } else { Some(port.strip_prefix(':').ok_or(UrlError::Host)?) };
             (host, port)
         }
         None => match authority.split_once(':') {

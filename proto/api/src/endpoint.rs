@@ -125,9 +125,26 @@ endpoints! {
     Unknown "unknown" "" Handler::Page, "req-";
 }
 
+/// Methods as counters tell them apart; whatever else a client sends counts as the last.
+pub const METHODS: [&str; 8] = ["GET", "POST", "PUT", "DELETE", "HEAD", "PATCH", "OPTIONS", "OTHER"];
+
+/// Position of a method in [`METHODS`].
+pub fn method_index(method: &str) -> usize {
+    METHODS.iter().position(|known| *known == method).unwrap_or(METHODS.len() - 1)
+}
+
 impl Endpoint {
     /// Number of endpoints, [`Endpoint::Unknown`] included.
     pub const COUNT: usize = Self::ALL.len();
+
+    /// Short name of a relayed endpoint in router metrics, as the SGLang gateway labels it.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::ChatCompletions => "chat",
+            Self::V1Rerank => "rerank",
+            _ => self.template().trim_start_matches("/v1/").trim_matches(['/', '*']),
+        }
+    }
 
     /// Position in the table.
     #[inline]

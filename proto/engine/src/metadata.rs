@@ -93,7 +93,7 @@ impl Metadata {
         let version = answers.version.and_then(object);
         Self {
             dialect: dialect(&models, server_info.is_some(), version.is_some()),
-            version: server_info.as_ref().or(version.as_ref()).and_then(|info| text(info, "version")),
+            version: [&server_info, &version].into_iter().flatten().find_map(|info| text(info, "version")),
             model_path: first(&sources, "model_path"),
             served_model_name: first(&sources, "served_model_name"),
             tokenizer_path: first(&sources, "tokenizer_path"),

@@ -16,6 +16,8 @@ const STATUS_MAX: usize = 599;
 pub struct StatsShape {
     /// Number of endpoints in the endpoint table.
     pub endpoints: usize,
+    /// Number of HTTP methods told apart.
+    pub methods: usize,
     /// Number of error codes of the router.
     pub error_codes: usize,
     /// Upper bounds of every duration histogram, in microseconds.
@@ -33,9 +35,9 @@ pub struct ShardStats {
     pub connections_refused_total: Counter,
     /// Requests between head and last byte now.
     pub requests_active: Counter,
-    /// Requests by endpoint.
+    /// Requests by endpoint and method: endpoint × methods + method.
     pub requests_total: Box<[Counter]>,
-    /// Time from the request's head to the response's last byte, by endpoint.
+    /// Time from the request's head to the response's last byte, by the same index.
     pub request_duration: Box<[Histogram]>,
     /// Responses relayed or made, by status.
     pub responses_total: Box<[Counter]>,
@@ -51,6 +53,8 @@ pub struct ShardStats {
     pub retries_exhausted_total: Counter,
     /// Clients that left before their answer was complete.
     pub client_aborts_total: Counter,
+    /// Responses that a worker broke off after their first byte.
+    pub broken_responses_total: Counter,
     /// New connections to workers.
     pub upstream_connects_total: Counter,
     /// Requests sent over a connection that had served one before.
@@ -78,8 +82,8 @@ impl ShardStats {
             connections_total: Counter::default(),
             connections_refused_total: Counter::default(),
             requests_active: Counter::default(),
-            requests_total: counters(shape.endpoints),
-            request_duration: (0..shape.endpoints)
+            requests_total: counters(shape.endpoints * shape.methods),
+            request_duration: (0..shape.endpoints * shape.methods)
                 .map(|_| Histogram::new(Arc::clone(&shape.duration_bounds_us)))
                 .collect(),
             responses_total: counters(STATUS_MAX + 1),
@@ -89,6 +93,7 @@ impl ShardStats {
             retries_total: Counter::default(),
             retries_exhausted_total: Counter::default(),
             client_aborts_total: Counter::default(),
+            broken_responses_total: Counter::default(),
             upstream_connects_total: Counter::default(),
             upstream_reuses_total: Counter::default(),
             upstream_idle: Counter::default(),

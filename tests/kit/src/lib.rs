@@ -1,1 +1,19 @@
-//! Placeholder.
+//! Peers for tests of the `ringway` binary: a gateway as a child process, a client and workers on plain sockets.
+//!
+//! Nothing here shares code with the gateway: what both ends of a test read wrongly in the same way, no test finds.
+//! Nothing sleeps to let something happen either: a test waits for a condition, until a deadline that is far beyond
+//! any good run.
+//!
+//! Code map: [`gateway`] (the process), [`client`] (what users do), [`worker`] (what engines do), [`http`] (what
+//! both of these read), [`metrics`] (the Prometheus page), [`chaos`] (many requests over a fleet that changes).
+//!
+//! A helper that fails panics with what it waited for: its caller is a test.
+
+pub mod chaos;
+pub mod client;
+pub mod gateway;
+pub mod http;
+pub mod metrics;
+pub mod place;
+pub mod wait;
+pub mod worker;

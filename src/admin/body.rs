@@ -1,0 +1,148 @@
+//! Bodies of the workers API: what is read from them, and which field a refusal names.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::Map;
+use serde_json::Value;
+
+use crate::control::config::HealthConfig;
+use crate::control::limits::CHECK_INTERVAL_MIN;
+use crate::control::limits::LABELS_MAX;
+use crate::control::state::start::is_key;
+use crate::control::url::WorkerUrl;
+use crate::control::worker::Checks;
+use crate::control::worker::WorkerSpec;
+use engine::metadata::NAME_BYTES_MAX;
+
+/// Fields that have no effect on routing and are shown as they were given.
+const DECLARED: [&str; 4] = ["tokenizer_path", "reasoning_parser", "tool_parser", "chat_template"];
+/// Longest check timeout or interval, in seconds: a day.
+const SECONDS_MAX: u64 = 86_400;
+
+/// What is wrong with a body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct BodyError {
+    pub(crate) param: Option<&'static str>,
+    pub(crate) message: String,
+}
+
+type Result<T> = std::result::Result<T, BodyError>;
+
+/// Reads the body of `POST /workers`.
+pub(crate) fn new_worker(body: &[u8], health: &HealthConfig) -> Result<WorkerSpec> {
+    let fields = Fields::parse(body)?;
+    let url = fields.text("url")?.ok_or_else(|| about("url", "is required".to_owned()))?;
+    let url = WorkerUrl::parse(url).map_err(|error| about("url", format!("cannot be used: {error}")))?;
+    match fields.text("worker_type")? {
+        None | Some("regular") => {}
+        Some(kind @ ("prefill" | "decode")) => {
+            return Err(about("worker_type", format!("{kind} is not supported yet")));
+        }
+        Some(kind) => {
+            return Err(about("worker_type", format!("{kind:?} is not one of regular, prefill, decode")));
+        }
+    }
+    let mut spec = WorkerSpec::new(url, Checks::from(health));
+    spec.model_id = fields.text("model_id")?.map(str::to_owned);
+    if spec.model_id.as_ref().is_some_and(|model| model.is_empty() || model.len() > NAME_BYTES_MAX) {
+        return Err(about("model_id", format!("must have 1 to {NAME_BYTES_MAX} bytes")));
+    }
+    for name in DECLARED {
+        spec.declared.extend(fields.text(name)?.map(|value| (name, value.to_owned())));
+    }
+    fields.change(&mut spec)?;
+    Ok(spec)
+}
+
+/// Reads the body of `PUT /workers/{id}`: `spec` with what the body changes.
+pub(crate) fn changed_worker(body: &[u8], mut spec: WorkerSpec) -> Result<WorkerSpec> {
+    Fields::parse(body)?.change(&mut spec)?;
+    Ok(spec)
+}
+
+/// The fields of a JSON object. Null is as good as absent, and fields nobody asks for are ignored.
+struct Fields(Map<String, Value>);
+
+impl Fields {
+    fn parse(body: &[u8]) -> Result<Self> {
+        match serde_json::from_slice(body) {
+            Ok(Value::Object(object)) => Ok(Self(object)),
+            Ok(_) => Err(BodyError { param: None, message: "the body must be a JSON object".to_owned() }),
+            Err(error) => Err(BodyError { param: None, message: format!("the body is not JSON: {error}") }),
+        }
+    }
+
+    /// Takes over the fields that may change later too.
+    fn change(&self, spec: &mut WorkerSpec) -> Result<()> {
+        if let Some(key) = self.text("api_key")? {
+            if !is_key(key) {
+                return Err(about("api_key", "must be printable ASCII without spaces".to_owned()));
+            }
+            spec.api_key = Some(key.to_owned());
+        }
+        if let Some(priority) = self.integer("priority", 0..=u64::from(u32::MAX))? {
+            spec.priority = priority as u32;
+        }
+        if let Some(cost) = self.get("cost") {
+            let cost = cost.as_f64().filter(|cost| cost.is_finite() && *cost >= 0.0);
+            spec.cost =
+                cost.ok_or_else(|| about("cost", "must be a number that is not negative".to_owned()))?;
+        }
+        if let Some(labels) = self.get("labels") {
+            spec.labels = read_labels(labels)?;
+        }
+        self.change_checks(&mut spec.checks)
+    }
+
+    fn change_checks(&self, checks: &mut Checks) -> Result<()> {
+        if let Some(timeout) = self.integer("health_check_timeout_secs", 1..=SECONDS_MAX)? {
+            checks.timeout = Duration::from_secs(timeout);
+        }
+        if let Some(interval) = self.integer("health_check_interval_secs", 1..=SECONDS_MAX)? {
+            checks.interval = Duration::from_secs(interval).max(CHECK_INTERVAL_MIN);
+        }
+        if let Some(threshold) = self.integer("health_success_threshold", 1..=1000)? {
+            checks.success_threshold = threshold as u32;
+        }
+        if let Some(threshold) = self.integer("health_failure_threshold", 1..=1000)? {
+            checks.failure_threshold = threshold as u32;
+        }
+        if let Some(disabled) = self.get("disable_health_check") {
+            let disabled = disabled.as_bool();
+            checks.disabled =
+                disabled.ok_or_else(|| about("disable_health_check", "must be true or false".to_owned()))?;
+        }
+        Ok(())
+    }
+
+    fn get(&self, name: &str) -> Option<&Value> {
+        self.0.get(name).filter(|value| !value.is_null())
+    }
+
+    fn text(&self, name: &'static str) -> Result<Option<&str>> {
+        let value = self.get(name);
+        value
+            .map(|value| value.as_str().ok_or_else(|| about(name, "must be a string".to_owned())))
+            .transpose()
+    }
+
+    fn integer(&self, name: &'static str, range: std::ops::RangeInclusive<u64>) -> Result<Option<u64>> {
+        let Some(value) = self.get(name) else { return Ok(None) };
+        let integer = value.as_u64().filter(|integer| range.contains(integer));
+        let message = || format!("must be an integer from {} to {}", range.start(), range.end());
+        integer.map(Some).ok_or_else(|| about(name, message()))
+    }
+}
+
+fn read_labels(labels: &Value) -> Result<BTreeMap<String, String>> {
+    let error = || about("labels", format!("must be an object of at most {LABELS_MAX} strings"));
+    let labels = labels.as_object().filter(|labels| labels.len() <= LABELS_MAX).ok_or_else(error)?;
+    let label =
+        |(name, value): (&String, &Value)| Ok((name.clone(), value.as_str().ok_or_else(error)?.to_owned()));
+    labels.iter().map(label).collect()
+}
+
+fn about(param: &'static str, what: String) -> BodyError {
+    BodyError { param: Some(param), message: format!("{param} {what}") }
+}

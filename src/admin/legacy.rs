@@ -1,0 +1,81 @@
+//! `/add_worker`, `/remove_worker`, `/list_workers`: the admin API of SGLang's first router, in its words.
+
+use std::time::Duration;
+
+use fleet::admin::AdminReply;
+use serde::Serialize;
+
+use crate::admin::Answer;
+use crate::admin::answer;
+use crate::admin::query;
+use crate::control::state::Order;
+use crate::control::state::State;
+use crate::control::state::members::AddError;
+use crate::control::state::start::is_key;
+use crate::control::url::WorkerUrl;
+use crate::control::worker::Checks;
+use crate::control::worker::WorkerSpec;
+
+const URL_REQUIRED: &str = "Worker URL required. Provide 'url' query parameter";
+
+#[derive(Serialize)]
+struct Urls<'a> {
+    urls: Vec<&'a str>,
+}
+
+/// Adds a worker; the answer waits until it is healthy.
+pub(crate) fn add(state: &mut State, query: &str, now: Duration) -> Answer {
+    let url = match worker_url(query) {
+        Ok(url) => url,
+        Err(reply) => return reply.into(),
+    };
+    let api_key = query::parameter(query, "api_key");
+    if api_key.as_deref().is_some_and(|key| !is_key(key)) {
+        return refused("api_key must be printable ASCII without spaces".to_owned()).into();
+    }
+    match state.may_add(&url) {
+        Ok(()) => {}
+        Err(AddError::Duplicate) => return refused(format!("Worker {} already exists", url.text)).into(),
+        Err(error @ (AddError::Full | AddError::ShuttingDown)) => {
+            return answer::not_added(error, &url.text).into();
+        }
+    }
+    let spec = WorkerSpec { api_key, ..WorkerSpec::new(url, Checks::from(&state.config.health)) };
+    Answer::WhenHealthy(state.register(spec, now))
+}
+
+/// Removes a worker, if there is one with this URL.
+pub(crate) fn remove(state: &mut State, query: &str, now: Duration, orders: &mut Vec<Order>) -> AdminReply {
+    let url = match worker_url(query) {
+        Ok(url) => url,
+        Err(reply) => return reply,
+    };
+    if let Some(id) = state.registry.by_url(&url).map(|entry| entry.id) {
+        state.remove(id, now, orders);
+    }
+    answer::text(format!("Successfully removed worker: {}", url.text))
+}
+
+pub(crate) fn list(state: &State) -> AdminReply {
+    let urls = state.registry.registered().map(|entry| &*entry.spec.url.text).collect();
+    answer::json(200, &Urls { urls })
+}
+
+/// The answer to who waited for a worker that is healthy now.
+pub(crate) fn added(url: &str) -> AdminReply {
+    answer::text(format!("Successfully added worker: {url}"))
+}
+
+/// The answer to who waited for a worker that somebody removed.
+pub(crate) fn removed_while_waiting(url: &str) -> AdminReply {
+    refused(format!("Worker {url} was removed before it became healthy"))
+}
+
+pub(crate) fn refused(text: String) -> AdminReply {
+    answer::text_error(text)
+}
+
+fn worker_url(query: &str) -> Result<WorkerUrl, AdminReply> {
+    let url = query::parameter(query, "url").ok_or_else(|| refused(URL_REQUIRED.to_owned()))?;
+    WorkerUrl::parse(&url).map_err(|error| refused(format!("Worker URL {url:?} cannot be used: {error}")))
+}

@@ -1,0 +1,58 @@
+//! `/get_server_info`: what the gateway is, and what its workers are.
+
+use std::time::Duration;
+
+use fleet::admin::AdminReply;
+use serde::Serialize;
+
+use crate::admin::answer;
+use crate::control::state::State;
+use crate::control::worker::Entry;
+
+#[derive(Serialize)]
+struct ServerInfo<'a> {
+    router_manager: bool,
+    routers_count: usize,
+    workers_count: usize,
+    version: &'a str,
+    policy: &'a str,
+    shards: usize,
+    uptime_secs: u64,
+    workers: Vec<WorkerSummary<'a>>,
+}
+
+#[derive(Serialize)]
+struct WorkerSummary<'a> {
+    url: &'a str,
+    model_id: &'a str,
+    is_healthy: bool,
+    engine: &'static str,
+    version: Option<&'a str>,
+}
+
+pub(crate) fn info(state: &State, now: Duration) -> AdminReply {
+    let workers: Vec<_> = state.registry.registered().map(summary).collect();
+    answer::json(
+        200,
+        &ServerInfo {
+            router_manager: true,
+            routers_count: 1,
+            workers_count: workers.len(),
+            version: state.config.version,
+            policy: state.config.policy_name,
+            shards: state.config.shards,
+            uptime_secs: now.as_secs(),
+            workers,
+        },
+    )
+}
+
+fn summary(entry: &Entry) -> WorkerSummary<'_> {
+    WorkerSummary {
+        url: &entry.spec.url.text,
+        model_id: entry.model(),
+        is_healthy: entry.is_routable(),
+        engine: entry.metadata.dialect.name(),
+        version: entry.metadata.version.as_deref(),
+    }
+}

@@ -1,0 +1,245 @@
+//! The admin API by its answers, most of them recorded from SGLang Model Gateway.
+
+use std::time::Duration;
+
+use fleet::tree::HolderId;
+
+use crate::control::rig::Rig;
+use crate::control::rig::STARTUP_TIMEOUT;
+use crate::control::rig::answer;
+use crate::control::rig::config;
+use crate::control::rig::text;
+
+const A: &str = "http://10.0.0.1:8000";
+const B: &str = "http://10.0.0.2:8000";
+const JSON: &str = "application/json";
+const TEXT: &str = "text/plain; charset=utf-8";
+
+/// The answer with every UUID replaced by `…`, as the recordings have it.
+#[track_caller]
+fn check(rig: &mut Rig, request: (&str, &str, &str), status: u16, content_type: &str, body: &str) {
+    let (method, target, sent) = request;
+    let reply = rig.call(method, target, sent);
+    assert_eq!(
+        (reply.status, reply.content_type, &*without_uuids(text(&reply))),
+        (status, content_type, body)
+    );
+    assert_eq!(reply.error_code.is_some(), status >= 400, "errors carry their code");
+}
+
+fn without_uuids(text: &str) -> String {
+    let is_uuid =
+        |from: usize| text.get(from..from + 36).is_some_and(|part| uuid::Uuid::try_parse(part).is_ok());
+    let mut out = String::new();
+    let mut at = 0;
+    while let Some(character) = text[at..].chars().next() {
+        let (shown, length) = if is_uuid(at) { ('…', 36) } else { (character, character.len_utf8()) };
+        out.push(shown);
+        at += length;
+    }
+    out
+}
+
+fn error(code: &str, message: &str, param: &str) -> String {
+    format!(
+        r#"{{"error":{{"message":"{message}","type":"invalid_request_error","code":"{code}","param":{param}}}}}"#
+    )
+}
+
+#[test]
+fn workers_are_added_as_a_job() {
+    let mut rig = Rig::new(config(&[]));
+    let reply =
+        rig.call("POST", "/workers", r#"{"url":"http://10.0.0.1:8000","priority":7,"unknown_field":[]}"#);
+    let location = reply.location.clone().expect("a location");
+    assert_eq!(reply.status, 202);
+    assert_eq!(
+        without_uuids(text(&reply)),
+        r#"{"status":"accepted","worker_id":"…","url":"http://10.0.0.1:8000","location":"/workers/…","message":"Worker addition queued for background processing"}"#
+    );
+    let pending = r#"{"id":"…","url":"http://10.0.0.1:8000","model_id":"unknown","priority":0,"cost":1.0,"worker_type":"unknown","is_healthy":false,"load":0,"connection_mode":"unknown","disable_health_check":false,"job_status":{"job_type":"AddWorker","worker_url":"http://10.0.0.1:8000","status":"processing","timestamp":1700000000}}"#;
+    check(&mut rig, ("GET", &location, ""), 200, JSON, pending);
+    rig.alive.insert(A.to_owned());
+    rig.pass(Duration::from_secs(1));
+    let ready = r#"{"id":"…","url":"http://10.0.0.1:8000","model_id":"unknown","priority":7,"cost":1.0,"worker_type":"regular","is_healthy":true,"load":0,"connection_mode":"HTTP","disable_health_check":false}"#;
+    check(&mut rig, ("GET", &location, ""), 200, JSON, ready);
+}
+
+#[test]
+fn a_failed_job_is_remembered_for_five_minutes() {
+    let mut rig = Rig::new(config(&[]));
+    let location =
+        rig.call("POST", "/workers", r#"{"url":"http://10.0.0.1:8000"}"#).location.expect("a location");
+    rig.pass(STARTUP_TIMEOUT);
+    let reply = rig.call("GET", &location, "");
+    let expect = r#""job_status":{"job_type":"AddWorker","worker_url":"http://10.0.0.1:8000","status":"failed","message":"Timeout 300s waiting for worker http://10.0.0.1:8000 to become healthy","timestamp":1700000300}}"#;
+    assert!(text(&reply).ends_with(expect), "{}", text(&reply));
+    assert_eq!(rig.call("GET", "/workers/http%3A%2F%2F10.0.0.1%3A8000", "").status, 200);
+    rig.pass(Duration::from_secs(300));
+    assert_eq!(rig.call("GET", &location, "").status, 404);
+}
+
+#[test]
+fn the_list_is_as_recorded() {
+    let mut rig = Rig::ready(&[A]);
+    let list = r#"{"workers":[{"id":"…","url":"http://10.0.0.1:8000","model_id":"unknown","priority":50,"cost":1.0,"worker_type":"regular","is_healthy":true,"load":0,"connection_mode":"HTTP","disable_health_check":false}],"total":1,"stats":{"prefill_count":0,"decode_count":0,"regular_count":1}}"#;
+    check(&mut rig, ("GET", "/workers", ""), 200, JSON, list);
+    check(&mut rig, ("GET", "/list_workers", ""), 200, JSON, r#"{"urls":["http://10.0.0.1:8000"]}"#);
+}
+
+#[test]
+fn what_cannot_work_is_refused_at_once() {
+    let mut rig = Rig::ready(&[A]);
+    let mut refuse = |body: &str, message: &str, param: &str| {
+        check(&mut rig, ("POST", "/workers", body), 400, JSON, &error("BAD_REQUEST", message, param));
+    };
+    refuse("[]", "the body must be a JSON object", "null");
+    refuse("{}", "url is required", r#""url""#);
+    refuse(r#"{"url":7}"#, "url must be a string", r#""url""#);
+    refuse(
+        r#"{"url":"grpc://a:1"}"#,
+        "url cannot be used: grpc:// workers are not supported yet",
+        r#""url""#,
+    );
+    refuse(
+        r#"{"url":"http://a","worker_type":"prefill"}"#,
+        "worker_type prefill is not supported yet",
+        r#""worker_type""#,
+    );
+    refuse(
+        r#"{"url":"http://a","priority":-1}"#,
+        "priority must be an integer from 0 to 4294967295",
+        r#""priority""#,
+    );
+    refuse(r#"{"url":"http://a","cost":"1"}"#, "cost must be a number that is not negative", r#""cost""#);
+    refuse(
+        r#"{"url":"http://a","labels":{"a":1}}"#,
+        "labels must be an object of at most 64 strings",
+        r#""labels""#,
+    );
+    refuse(
+        r#"{"url":"http://a","api_key":"a\r\nb"}"#,
+        "api_key must be printable ASCII without spaces",
+        r#""api_key""#,
+    );
+    let unknown = rig.call("POST", "/workers", r#"{"url":"http://a","worker_type":"x"}"#);
+    assert_eq!((unknown.status, unknown.error_code), (400, Some("BAD_REQUEST")));
+    assert_eq!(rig.call("POST", "/workers", "{").status, 400);
+    let duplicate = error("WORKER_ALREADY_EXISTS", "Worker http://10.0.0.1:8000 already exists", r#""url""#);
+    check(&mut rig, ("POST", "/workers", r#"{"url":"http://10.0.0.1:8000/"}"#), 409, JSON, &duplicate);
+}
+
+#[test]
+fn one_worker_goes_by_uuid_or_url() {
+    let mut rig = Rig::ready(&[A]);
+    let by_url = "/workers/http%3A%2F%2F10.0.0.1%3A8000";
+    let update =
+        r#"{"status":"accepted","worker_id":"…","message":"Worker update queued for background processing"}"#;
+    let body = r#"{"priority":9,"cost":2.5,"labels":{"tier":"gold"},"disable_health_check":true}"#;
+    check(&mut rig, ("PUT", by_url, body), 202, JSON, update);
+    let changed = r#"{"id":"…","url":"http://10.0.0.1:8000","model_id":"unknown","priority":9,"cost":2.5,"worker_type":"regular","is_healthy":true,"load":0,"connection_mode":"HTTP","metadata":{"tier":"gold"},"disable_health_check":true}"#;
+    check(&mut rig, ("GET", by_url, ""), 200, JSON, changed);
+    let remove = r#"{"status":"accepted","worker_id":"…","message":"Worker removal queued for background processing"}"#;
+    check(&mut rig, ("DELETE", by_url, ""), 202, JSON, remove);
+    let gone = error("WORKER_NOT_FOUND", "Worker http://10.0.0.1:8000 not found", "null");
+    check(&mut rig, ("DELETE", by_url, ""), 404, JSON, &gone);
+    assert_eq!(rig.call("GET", "/workers/00000000-0000-4000-8000-000000000000", "").status, 404);
+    assert_eq!(rig.call("GET", "/workers/nonsense", "").status, 400);
+}
+
+#[test]
+fn the_first_router_spoke_in_text() {
+    let mut rig = Rig::ready(&[A]);
+    let required = "Worker URL required. Provide 'url' query parameter";
+    check(&mut rig, ("POST", "/add_worker", ""), 400, TEXT, required);
+    let exists = "Worker http://10.0.0.1:8000 already exists";
+    check(&mut rig, ("POST", "/add_worker?url=http%3A%2F%2F10.0.0.1%3A8000", ""), 400, TEXT, exists);
+    rig.alive.insert(B.to_owned());
+    let added = "Successfully added worker: http://10.0.0.2:8000";
+    check(&mut rig, ("POST", "/add_worker?url=http://10.0.0.2:8000&api_key=k", ""), 200, TEXT, added);
+    let worker = rig.snapshot.fleet.worker(rig.id(B)).expect("registered");
+    assert_eq!(worker.authorization.as_deref(), Some("Bearer k"));
+    let removed = "Successfully removed worker: http://10.0.0.2:8000";
+    for _ in 0..2 {
+        check(&mut rig, ("POST", "/remove_worker?url=http://10.0.0.2:8000", ""), 200, TEXT, removed);
+    }
+    check(&mut rig, ("POST", "/remove_worker", ""), 400, TEXT, required);
+}
+
+#[test]
+fn a_flush_empties_the_tree_too() {
+    let mut rig = Rig::ready(&[A, B]);
+    for url in [A, B] {
+        let worker = rig.id(url);
+        rig.report(fleet::report::Report::Placed { worker, blocks: [1, 2].into() });
+    }
+    rig.alive.remove(B);
+    let partial = r#"{"status":"partial_success","message":"Cache flush: 1 succeeded, 1 failed","workers_flushed":1,"total_http_workers":2,"total_workers":2,"successful":["http://10.0.0.1:8000"],"failed":[{"worker":"http://10.0.0.2:8000","error":"no connection"}]}"#;
+    check(&mut rig, ("POST", "/flush_cache", ""), 206, JSON, partial);
+    let tree = rig.snapshot.tree.clone();
+    let holders: Vec<HolderId> = tree.find([1, 2].as_slice()).holders().map(|(holder, _)| holder).collect();
+    assert_eq!(holders, [HolderId(rig.id(B).index)]);
+    rig.alive.insert(B.to_owned());
+    let success = r#"{"status":"success","message":"Successfully flushed cache on all 2 HTTP workers","workers_flushed":2,"total_http_workers":2,"total_workers":2}"#;
+    check(&mut rig, ("POST", "/flush_cache", ""), 200, JSON, success);
+    let none = r#"{"status":"success","message":"No HTTP workers available for cache flush","workers_flushed":0,"total_http_workers":0,"total_workers":0}"#;
+    check(&mut Rig::new(config(&[])), ("POST", "/flush_cache", ""), 200, JSON, none);
+}
+
+#[test]
+fn loads_are_token_sums() {
+    let mut rig = Rig::ready(&[A, B]);
+    rig.alive.remove(B);
+    let loads = r#"{"workers":[{"worker":"http://10.0.0.1:8000","load":10},{"worker":"http://10.0.0.2:8000","load":-1}]}"#;
+    check(&mut rig, ("GET", "/get_loads", ""), 200, JSON, loads);
+}
+
+#[test]
+fn model_info_is_the_workers_or_made_up() {
+    let mut rig = Rig::ready(&[A]);
+    check(&mut rig, ("GET", "/get_model_info", ""), 200, JSON, r#"{"model_path":"m"}"#);
+    rig.alive.clear();
+    let made_up = r#"{"model_path":"unknown","tokenizer_path":"unknown","is_generation":true}"#;
+    check(&mut rig, ("GET", "/get_model_info", ""), 200, JSON, made_up);
+    assert_eq!(Rig::new(config(&[])).call("GET", "/get_model_info", "").status, 503);
+}
+
+#[test]
+fn server_info_tells_the_fleet() {
+    let mut rig = Rig::ready(&[A]);
+    let info = r#"{"router_manager":true,"routers_count":1,"workers_count":1,"version":"1.2.3","policy":"cache_aware","shards":2,"uptime_secs":0,"workers":[{"url":"http://10.0.0.1:8000","model_id":"unknown","is_healthy":true,"engine":"external","version":null}]}"#;
+    check(&mut rig, ("GET", "/get_server_info", ""), 200, JSON, info);
+}
+
+#[test]
+fn pages_are_as_recorded() {
+    let mut rig = Rig::new(config(&[A]));
+    let body = |page: &fleet::snapshot::Page| String::from_utf8(page.body.to_vec()).expect("text");
+    assert_eq!(
+        body(&rig.snapshot.fleet.readiness),
+        r#"{"status":"not ready","reason":"insufficient healthy workers"}"#
+    );
+    assert_eq!(body(&rig.snapshot.fleet.health_generate), "No routers with healthy workers available");
+    assert_eq!((rig.snapshot.fleet.models.status, rig.snapshot.fleet.models.content_type), (503, JSON));
+    rig.alive.insert(A.to_owned());
+    rig.models.insert(A.to_owned(), "mA".to_owned());
+    rig.pass(Duration::from_secs(1));
+    assert_eq!(
+        body(&rig.snapshot.fleet.readiness),
+        r#"{"status":"ready","healthy_workers":1,"total_workers":1}"#
+    );
+    assert_eq!(
+        body(&rig.snapshot.fleet.models),
+        r#"{"object":"list","data":[{"id":"mA","object":"model","created":1700000000,"owned_by":"local","root":"mA","parent":null,"max_model_len":null}]}"#
+    );
+}
+
+#[test]
+fn too_many_calls_that_wait_are_refused() {
+    let mut rig = Rig::ready(&[A]);
+    let mut replies: Vec<_> = (0..17).map(|_| rig.send("GET", "/get_loads", "")).collect();
+    let last = answer(&mut replies[16]).expect("refused at once");
+    assert_eq!((last.status, last.error_code), (503, Some("admin_unavailable")));
+    rig.settle();
+    assert!(replies[..16].iter_mut().all(|reply| answer(reply).is_some_and(|reply| reply.status == 200)));
+}

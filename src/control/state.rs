@@ -1,0 +1,300 @@
+//! The state of the control plane, free of I/O: an event and the time go in, orders come out.
+//!
+//! Invariants
+//! - Every pool member is routable, and stands in the worker table of the same snapshot.
+//! - Only ready workers have a presence in the prefix tree.
+//! - Every [`AdminCall`](fleet::admin::AdminCall) is answered by exactly one [`Order::Reply`].
+//! - Each worker has at most one task at services.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fleet::admin::AdminReply;
+use fleet::cell::Phase;
+use fleet::id::WorkerId;
+use fleet::report::Report;
+use fleet::snapshot::Fleet;
+use fleet::snapshot::Snapshot;
+use fleet::tree::HolderId;
+use fleet::tree::PrefixTree;
+use fleet::tree::TreeConfig;
+use futures_channel::oneshot;
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+use tracing::info;
+
+use crate::admin;
+use crate::control::config::ConfigError;
+use crate::control::config::ControlConfig;
+use crate::control::event::Event;
+use crate::control::job::FailedJobs;
+use crate::control::limits;
+use crate::control::models::Model;
+use crate::control::models::Models;
+use crate::control::publish;
+use crate::control::publish::Sources;
+use crate::control::registry::Registry;
+use crate::control::stats::ControlStats;
+use crate::control::stats::Health;
+use crate::control::task::Task;
+
+mod calls;
+pub(crate) mod members;
+pub(crate) mod start;
+
+use self::calls::Calls;
+
+/// Keeps the UUIDs apart from other draws with the same seed.
+const SALT_UUIDS: u64 = 0x7575_6964_7300_0000;
+
+/// What the loop has to do.
+#[derive(Debug)]
+pub enum Order {
+    /// Answer an admin call.
+    Reply {
+        /// The way back.
+        to: oneshot::Sender<AdminReply>,
+        /// The answer.
+        reply: AdminReply,
+    },
+    /// Have services do something.
+    Task(Task),
+}
+
+/// Everything control knows.
+#[derive(Debug)]
+pub struct State {
+    pub(crate) config: ControlConfig,
+    pub(crate) registry: Registry,
+    pub(crate) failed_jobs: FailedJobs,
+    models: Models,
+    everyone: Model,
+    tree: PrefixTree,
+    calls: Calls,
+    uuids: SmallRng,
+    health_endpoint: Arc<str>,
+    shutdown: Shutdown,
+    drain_check_due: Option<Duration>,
+    garbage_due: Option<Duration>,
+    fleet: Arc<Fleet>,
+    news: News,
+    version: u64,
+    stats: Arc<ControlStats>,
+}
+
+/// What has changed since the last publication.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum News {
+    Nothing,
+    Tree,
+    Fleet,
+}
+
+/// How far the end of the process has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shutdown {
+    Running,
+    Draining { since: Duration, check_due: Duration },
+    Stopping,
+}
+
+impl State {
+    /// The state at start, with the workers of `config` pending, and what shards begin with.
+    ///
+    /// # Errors
+    /// When a worker URL, the key or the health endpoint of `config` cannot be used.
+    pub fn initial(config: ControlConfig) -> Result<(Self, Snapshot), ConfigError> {
+        let specs = start::worker_specs(&config)?;
+        let models = Models::new(config.shards, config.stats_shape.clone(), config.seed);
+        let everyone = models.create("");
+        let registry = Registry::default();
+        let sources = Sources {
+            registry: &registry,
+            models: &models,
+            everyone: &everyone,
+            started_unix_s: config.started_unix_s,
+        };
+        let fleet = Arc::new(publish::fleet(&sources));
+        let tree = PrefixTree::new(TreeConfig {
+            bytes_max: config.prefix_bytes_max,
+            blocks_per_holder_max: config.blocks_per_holder_max,
+        });
+        let mut state = Self {
+            registry,
+            failed_jobs: FailedJobs::default(),
+            everyone,
+            models,
+            tree,
+            calls: Calls::default(),
+            uuids: SmallRng::seed_from_u64(config.seed ^ SALT_UUIDS),
+            health_endpoint: config.health.endpoint.as_str().into(),
+            shutdown: Shutdown::Running,
+            drain_check_due: None,
+            garbage_due: None,
+            fleet,
+            news: News::Fleet,
+            version: 0,
+            stats: Arc::new(ControlStats::default()),
+            config,
+        };
+        for spec in specs {
+            state.register(spec, Duration::ZERO);
+        }
+        let snapshot = state.publication(Duration::ZERO).expect("a new state has news");
+        Ok((state, snapshot))
+    }
+
+    /// The cells this state counts in.
+    pub fn stats(&self) -> Arc<ControlStats> {
+        Arc::clone(&self.stats)
+    }
+
+    /// Where the process should stand.
+    pub fn phase(&self) -> Phase {
+        match self.shutdown {
+            Shutdown::Running => Phase::Running,
+            Shutdown::Draining { .. } => Phase::Draining,
+            Shutdown::Stopping => Phase::Stopping,
+        }
+    }
+
+    /// When the next [`Event::Tick`] has something to do.
+    pub fn next_deadline(&self) -> Option<Duration> {
+        let shutdown = match self.shutdown {
+            Shutdown::Draining { check_due, .. } => Some(check_due),
+            Shutdown::Running | Shutdown::Stopping => None,
+        };
+        [self.registry.next_due(), self.drain_check_due, self.garbage_due, shutdown]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Takes in what happened, and appends what has to be done about it.
+    pub fn apply(&mut self, event: Event, now: Duration, orders: &mut Vec<Order>) {
+        match event {
+            Event::Admin(call) => admin::handle(self, call, now, orders),
+            Event::Reports(reports) => self.reported(reports, now, orders),
+            Event::Probed { worker, probe } => self.probed(worker, probe, now, orders),
+            Event::Described { worker, metadata } => self.described(worker, metadata, now, orders),
+            Event::Called { ticket, answers } => self.called(ticket, &answers, orders),
+            Event::Terminate => self.terminate(now, orders),
+            Event::Tick { requests_active } => self.tick(requests_active, now, orders),
+        }
+    }
+
+    /// What shards should route by from now on, if that has changed since the last time.
+    pub fn publication(&mut self, now: Duration) -> Option<Snapshot> {
+        if self.news == News::Nothing {
+            return None;
+        }
+        if self.news == News::Fleet {
+            let sources = Sources {
+                registry: &self.registry,
+                models: &self.models,
+                everyone: &self.everyone,
+                started_unix_s: self.config.started_unix_s,
+            };
+            self.fleet = Arc::new(publish::fleet(&sources));
+            self.stats.view.store(Arc::new(publish::view(&sources)));
+        }
+        self.collect_garbage(now);
+        self.news = News::Nothing;
+        self.version += 1;
+        self.stats.publications_total.add(1);
+        let snapshot =
+            Snapshot { version: self.version, fleet: Arc::clone(&self.fleet), tree: self.tree.snapshot() };
+        self.count_tree();
+        Some(snapshot)
+    }
+
+    fn changed(&mut self, news: News) {
+        self.news = self.news.max(news);
+    }
+
+    fn reported(&mut self, reports: Vec<Report>, now: Duration, orders: &mut Vec<Order>) {
+        self.stats.reports_total.add(reports.len() as u64);
+        for report in reports {
+            match report {
+                Report::Placed { worker, blocks } => self.placed(worker, &blocks, now),
+                Report::Failing { worker } => self.failing(worker, now, orders),
+            }
+        }
+    }
+
+    fn placed(&mut self, worker: WorkerId, blocks: &[u64], now: Duration) {
+        if self.registry.get(worker).is_some_and(|entry| entry.health() == Health::Ready) {
+            // The tick is in seconds since the start, as shards count them.
+            self.tree.insert(blocks, HolderId(worker.index), now.as_secs() as u32);
+            self.changed(News::Tree);
+        }
+    }
+
+    fn tick(&mut self, requests_active: u64, now: Duration, orders: &mut Vec<Order>) {
+        while let Some(worker) = self.registry.take_due(now) {
+            self.check(worker, now, orders);
+        }
+        if self.drain_check_due.is_some_and(|due| due <= now) {
+            if self.registry.free_idle() {
+                self.changed(News::Fleet);
+            }
+            self.drain_check_due = self.registry.has_draining().then(|| now + limits::DRAIN_CHECK);
+        }
+        if self.garbage_due.is_some_and(|due| due <= now) {
+            self.collect_garbage(now);
+        }
+        self.drain(requests_active, now);
+    }
+
+    /// Frees tree versions that nobody reads, a bounded number of nodes at a time.
+    fn collect_garbage(&mut self, now: Duration) {
+        let pause = if self.tree.collect_garbage() {
+            limits::PUBLISH_INTERVAL
+        } else {
+            self.config.eviction_interval
+        };
+        self.garbage_due =
+            (self.tree.versions_retained() > 1).then(|| now + pause.max(limits::PUBLISH_INTERVAL));
+        self.count_tree();
+    }
+
+    fn count_tree(&self) {
+        let Self { stats, tree, .. } = self;
+        stats.tree_bytes.set(tree.bytes() as u64);
+        stats.tree_nodes.set(tree.nodes() as u64);
+        stats.tree_blocks.set(tree.blocks());
+        stats.tree_versions_retained.set(tree.versions_retained() as u64);
+        stats.tree_evicted_blocks_total.set(tree.evicted_blocks_total());
+    }
+
+    // Running => Draining; Draining => Stopping
+    fn terminate(&mut self, now: Duration, orders: &mut Vec<Order>) {
+        self.shutdown = match self.shutdown {
+            Shutdown::Running => {
+                info!(grace = ?self.config.shutdown_grace, "draining");
+                Shutdown::Draining { since: now, check_due: now + limits::SHUTDOWN_CHECK }
+            }
+            Shutdown::Draining { .. } | Shutdown::Stopping => Shutdown::Stopping,
+        };
+        self.refuse_waiting(orders);
+    }
+
+    // Draining => (Draining | Stopping)
+    fn drain(&mut self, requests_active: u64, now: Duration) {
+        let Shutdown::Draining { since, check_due } = self.shutdown else { return };
+        if now < check_due {
+            return;
+        }
+        let for_how_long = now - since;
+        let is_drained = requests_active == 0 && for_how_long >= limits::SHUTDOWN_SETTLE;
+        self.shutdown = if is_drained || for_how_long >= self.config.shutdown_grace {
+            info!(requests_active, "stopping");
+            Shutdown::Stopping
+        } else {
+            Shutdown::Draining { since, check_due: now + limits::SHUTDOWN_CHECK }
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,93 @@
+//! Admin calls whose answer needs workers: asked through services, and answered when all of them have said something.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use fleet::admin::AdminReply;
+use fleet::id::WorkerId;
+use futures_channel::oneshot;
+
+use super::Order;
+use super::State;
+use crate::admin::answer;
+use crate::admin::fan_out;
+use crate::control::event::Failure;
+use crate::control::limits::CALLS_WAITING_MAX;
+use crate::control::task::Question;
+use crate::control::task::Task;
+
+/// The calls that wait.
+#[derive(Debug, Default)]
+pub(super) struct Calls {
+    waiting: BTreeMap<u64, Call>,
+    ticket_last: u64,
+}
+
+#[derive(Debug)]
+struct Call {
+    question: Question,
+    asked: Vec<WorkerId>,
+    urls: Vec<Box<str>>,
+    to: oneshot::Sender<AdminReply>,
+}
+
+impl State {
+    /// Asks `workers`, which must be registered, and has `to` answered with what they say.
+    pub(crate) fn ask(
+        &mut self,
+        question: Question,
+        workers: Vec<WorkerId>,
+        to: oneshot::Sender<AdminReply>,
+        orders: &mut Vec<Order>,
+    ) {
+        if self.calls.waiting.len() >= CALLS_WAITING_MAX {
+            return orders.push(Order::Reply { to, reply: answer::busy() });
+        }
+        let entries =
+            || workers.iter().map(|&id| self.registry.get(id).expect("only registered workers are asked"));
+        let targets = entries().map(|entry| Arc::clone(&entry.target)).collect();
+        let urls = entries().map(|entry| entry.spec.url.text.clone()).collect();
+        self.calls.ticket_last += 1;
+        let ticket = self.calls.ticket_last;
+        self.calls.waiting.insert(ticket, Call { question, asked: workers, urls, to });
+        orders.push(Order::Task(Task::Call { ticket, question, targets }));
+    }
+
+    /// Answers the call that `answers` belong to.
+    pub(super) fn called(
+        &mut self,
+        ticket: u64,
+        answers: &[Result<Bytes, Failure>],
+        orders: &mut Vec<Order>,
+    ) {
+        // The call may have been refused because the process is ending.
+        let Some(Call { question, asked, urls, to }) = self.calls.waiting.remove(&ticket) else { return };
+        assert_eq!(answers.len(), asked.len(), "every worker that was asked has an answer or a failure");
+        let reply = match question {
+            Question::FlushCache => {
+                let flushed = asked.iter().zip(answers).filter(|(_, answer)| answer.is_ok());
+                for (&id, _) in flushed {
+                    if self.registry.get(id).is_some() {
+                        self.forget_placements(id);
+                    }
+                }
+                fan_out::flushed(&urls, answers, self.registry.registered().count())
+            }
+            Question::Load => fan_out::loads(&urls, answers),
+            Question::ModelInfo => {
+                let metadata =
+                    asked.first().and_then(|&id| self.registry.get(id)).map(|entry| &*entry.metadata);
+                fan_out::model_info(answers.first(), metadata)
+            }
+        };
+        orders.push(Order::Reply { to, reply });
+    }
+
+    /// Refuses every call that waits for something, because the process is ending.
+    pub(super) fn refuse_waiting(&mut self, orders: &mut Vec<Order>) {
+        let calls = std::mem::take(&mut self.calls.waiting).into_values().map(|call| call.to);
+        let joining = self.registry.take_waiting();
+        orders.extend(calls.chain(joining).map(|to| Order::Reply { to, reply: answer::shutting_down() }));
+    }
+}

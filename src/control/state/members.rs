@@ -1,0 +1,276 @@
+//! Who belongs to the fleet: registration, checks, recovery and removal.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use engine::metadata::Metadata;
+use fleet::admin::AdminReply;
+use fleet::id::WorkerId;
+use fleet::tree::HolderId;
+use futures_channel::oneshot;
+use rand::RngExt;
+use tracing::error;
+use tracing::info;
+use tracing::warn;
+
+use super::News;
+use super::Order;
+use super::State;
+use crate::admin::legacy;
+use crate::control::event::Failure;
+use crate::control::event::Probe;
+use crate::control::job::FailedJob;
+use crate::control::limits;
+use crate::control::models::UNKNOWN_MODEL;
+use crate::control::stats::Health;
+use crate::control::task::Lookup;
+use crate::control::task::Task;
+use crate::control::url::WorkerUrl;
+use crate::control::worker::Change;
+use crate::control::worker::Stage;
+use crate::control::worker::WorkerSpec;
+
+/// Why a worker cannot be added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AddError {
+    /// Its URL is registered.
+    Duplicate,
+    /// There are too many.
+    Full,
+    /// The process is ending.
+    ShuttingDown,
+}
+
+impl State {
+    /// Whether a worker with this URL can be added now.
+    pub(crate) fn may_add(&self, url: &WorkerUrl) -> Result<(), AddError> {
+        if self.shutdown != super::Shutdown::Running {
+            Err(AddError::ShuttingDown)
+        } else if self.registry.by_url(url).is_some() {
+            Err(AddError::Duplicate)
+        } else if !self.registry.has_room() {
+            Err(AddError::Full)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Registers a worker that [`State::may_add`] allows. Its first check is due at once.
+    pub(crate) fn register(&mut self, spec: WorkerSpec, now: Duration) -> WorkerId {
+        if spec.api_key.is_none() && self.config.api_key.is_some() {
+            warn!(worker = %spec.url.text, "worker has no API key although the gateway has one; the gateway's is not passed on");
+        }
+        let uuid = uuid::Builder::from_random_bytes(self.uuids.random()).into_uuid();
+        let id = self.registry.insert(uuid, spec, self.config.shards, now);
+        self.registry.schedule(id, Some(now));
+        self.changed(News::Fleet);
+        id
+    }
+
+    /// Has `to` answered when the pending worker `id` becomes healthy or is given up.
+    pub(crate) fn answer_when_healthy(&mut self, id: WorkerId, to: oneshot::Sender<AdminReply>) {
+        let entry = self.registry.get_mut(id).expect("the worker was registered just now");
+        let earlier = entry.waiting.replace(to);
+        assert!(earlier.is_none(), "a worker is waited for by who added it");
+    }
+
+    /// Takes a worker out of the fleet. Requests in flight go on.
+    pub(crate) fn remove(&mut self, id: WorkerId, now: Duration, orders: &mut Vec<Order>) {
+        self.registry.retire(id);
+        self.forget_placements(id);
+        self.stats.workers_removed_total.add(1);
+        let entry = self.registry.get_mut(id).expect("a draining worker is still there");
+        info!(worker = %entry.spec.url.text, "worker removed");
+        if let Some(to) = entry.waiting.take() {
+            let reply = legacy::removed_while_waiting(&entry.spec.url.text);
+            orders.push(Order::Reply { to, reply });
+        }
+        self.drain_check_due.get_or_insert(now + limits::DRAIN_CHECK);
+        self.changed(News::Fleet);
+    }
+
+    /// Replaces what is said about a worker.
+    pub(crate) fn update(&mut self, id: WorkerId, spec: WorkerSpec, now: Duration) {
+        let Some(entry) = self.registry.get_mut(id) else { return };
+        entry.set_spec(spec);
+        // What is under way schedules the next check when it ends.
+        if !entry.is_under_way && matches!(entry.health(), Health::Ready | Health::Unhealthy) {
+            self.schedule_check(id, now);
+        }
+        self.changed(News::Fleet);
+    }
+
+    /// Makes the tree forget what a worker holds, because it holds it no longer.
+    pub(crate) fn forget_placements(&mut self, id: WorkerId) {
+        if self.tree.holder_blocks(HolderId(id.index)) > 0 {
+            self.tree.remove_holder(HolderId(id.index));
+            self.changed(News::Tree);
+        }
+    }
+
+    /// Removes a worker whose requests kept failing, if they still do.
+    pub(super) fn failing(&mut self, id: WorkerId, now: Duration, orders: &mut Vec<Order>) {
+        let failures_max = self.config.worker_failures_max;
+        let Some(entry) = self.registry.get(id) else { return };
+        let failures = entry.cells.failures_in_a_row();
+        if failures_max == 0 || failures < failures_max || entry.health() == Health::Draining {
+            return;
+        }
+        warn!(worker = %entry.spec.url.text, "worker removed: {failures} transport failures in a row");
+        self.stats.workers_removed_failing_total.add(1);
+        self.remove(id, now, orders);
+    }
+
+    /// A worker is due: sends its next check, or gives up on one that never came.
+    pub(super) fn check(&mut self, id: WorkerId, now: Duration, orders: &mut Vec<Order>) {
+        let startup_timeout = self.config.startup_timeout;
+        let entry = self.registry.get_mut(id).expect("only registered workers are in the timetable");
+        let is_new = matches!(entry.stage, Stage::Pending { .. });
+        if is_new && now.saturating_sub(entry.since) >= startup_timeout {
+            return self.give_up(id, now, orders);
+        }
+        assert!(!entry.is_under_way, "a worker has one task at services at most");
+        entry.is_under_way = true;
+        let asks = is_new || !entry.spec.checks.disabled;
+        orders.push(Order::Task(Task::Probe {
+            worker: id,
+            target: Arc::clone(&entry.target),
+            path: asks.then(|| Arc::clone(&self.health_endpoint)),
+            lookup: entry.lookup(),
+            timeout: entry.spec.checks.timeout,
+        }));
+    }
+
+    /// A new worker did not become healthy in time.
+    fn give_up(&mut self, id: WorkerId, now: Duration, orders: &mut Vec<Order>) {
+        let seconds = self.config.startup_timeout.as_secs();
+        let entry = self.registry.get_mut(id).expect("the caller found it");
+        let url = entry.spec.url.text.clone();
+        let message = format!("Timeout {seconds}s waiting for worker {url} to become healthy");
+        error!(worker = %url, "worker given up: not healthy within {seconds} s");
+        if let Some(to) = entry.waiting.take() {
+            orders.push(Order::Reply { to, reply: legacy::refused(message.clone()) });
+        }
+        let uuid = entry.uuid;
+        self.failed_jobs.push(FailedJob { uuid, url, message, at: now });
+        self.remove(id, now, orders);
+    }
+
+    pub(super) fn probed(&mut self, id: WorkerId, probe: Probe, now: Duration, orders: &mut Vec<Order>) {
+        let Some(entry) = self.registry.get_mut(id) else { return };
+        if entry.health() == Health::Draining {
+            return;
+        }
+        entry.is_under_way = false;
+        let has_moved = probe.addresses.is_some_and(|addresses| entry.set_addresses(addresses));
+        let is_alive = is_alive(&probe.answer, entry.stage, entry.spec.checks.disabled)
+            && !entry.published.addresses.is_empty();
+        let is_ignored = entry.spec.checks.disabled && !matches!(entry.stage, Stage::Pending { .. });
+        let change = if is_ignored { Change::None } else { entry.on_check(is_alive) };
+        let (url, target) = (&entry.spec.url.text, Arc::clone(&entry.target));
+        entry.is_under_way = matches!(change, Change::Reached | Change::Recovered);
+        let must_describe = entry.is_under_way;
+        match change {
+            Change::None if !is_alive => {
+                info!(worker = %url, reason = %reason(&probe.answer), "health check failed");
+            }
+            Change::None => {}
+            Change::Reached => info!(worker = %url, "worker reached"),
+            Change::Lost => warn!(worker = %url, reason = %reason(&probe.answer), "worker is unhealthy"),
+            Change::Recovered => info!(worker = %url, "worker is healthy again"),
+        }
+        let stats = &self.stats;
+        let counter =
+            if is_alive { &stats.health_checks_passed_total } else { &stats.health_checks_failed_total };
+        counter.add(1);
+        if has_moved || matches!(change, Change::Lost | Change::Recovered) {
+            self.changed(News::Fleet);
+        }
+        if change == Change::Lost {
+            // It may come back as a new process, whose cache is empty.
+            self.forget_placements(id);
+        }
+        if must_describe {
+            orders.push(Order::Task(Task::Describe { worker: id, target }));
+        } else {
+            self.schedule_check(id, now);
+        }
+    }
+
+    /// A worker said what it serves: a new one joins the fleet.
+    pub(super) fn described(
+        &mut self,
+        id: WorkerId,
+        metadata: Box<Metadata>,
+        now: Duration,
+        orders: &mut Vec<Order>,
+    ) {
+        let Some(entry) = self.registry.get_mut(id) else { return };
+        if entry.health() == Health::Draining {
+            return;
+        }
+        entry.is_under_way = false;
+        let names = match &entry.spec.model_id {
+            Some(name) => vec![name.as_str()],
+            None => metadata.model_names(),
+        };
+        let names = if names.is_empty() { vec![UNKNOWN_MODEL] } else { names };
+        entry.models = names.into_iter().map(|name| self.models.admit(name)).collect();
+        entry.metadata = metadata;
+        // Reached => Ready
+        if entry.stage == Stage::Reached {
+            entry.stage = Stage::Ready { failures: 0 };
+            info!(
+                worker = %entry.spec.url.text,
+                model = entry.model(),
+                engine = entry.metadata.dialect.name(),
+                "worker added"
+            );
+            self.stats.workers_added_total.add(1);
+            if let Some(to) = entry.waiting.take() {
+                orders.push(Order::Reply { to, reply: legacy::added(&entry.spec.url.text) });
+            }
+        }
+        self.changed(News::Fleet);
+        self.schedule_check(id, now);
+    }
+
+    /// Says when a worker is checked next, now that nothing is under way.
+    fn schedule_check(&mut self, id: WorkerId, now: Duration) {
+        let backoff_max =
+            self.config.startup_check_interval.clamp(limits::BACKOFF_FIRST, limits::BACKOFF_MAX);
+        let startup_timeout = self.config.startup_timeout;
+        let Some(entry) = self.registry.get(id) else { return };
+        let due = match entry.stage {
+            Stage::Pending { failures } => {
+                let doublings = failures.saturating_sub(1).min(16);
+                let pause = (limits::BACKOFF_FIRST * (1 << doublings)).min(backoff_max);
+                // The last attempt is when time is up.
+                Some((now + pause).min((entry.since + startup_timeout).max(now)))
+            }
+            Stage::Reached | Stage::Draining => None,
+            Stage::Ready { .. } | Stage::Unhealthy { .. } => {
+                let has_nothing_to_check = entry.spec.checks.disabled && entry.lookup() == Lookup::Needless;
+                (!has_nothing_to_check).then(|| now + entry.spec.checks.interval)
+            }
+        };
+        self.registry.schedule(id, due);
+    }
+}
+
+/// Whether an answer counts as life. Engines without a health endpoint are served when checks are off.
+fn is_alive(answer: &Result<u16, Failure>, stage: Stage, are_checks_disabled: bool) -> bool {
+    let is_new = matches!(stage, Stage::Pending { .. });
+    match answer {
+        Ok(200..=299) => true,
+        Ok(404) => is_new && are_checks_disabled,
+        Ok(_) | Err(_) => false,
+    }
+}
+
+fn reason(answer: &Result<u16, Failure>) -> Failure {
+    match answer {
+        Ok(status) => Failure::Status(*status),
+        Err(failure) => failure.clone(),
+    }
+}

@@ -1,0 +1,64 @@
+//! Reads the start-up workers out of the configuration, refusing what cannot work before anything listens.
+
+use std::collections::BTreeMap;
+use std::collections::HashSet;
+
+use crate::control::config::ConfigError;
+use crate::control::config::ControlConfig;
+use crate::control::limits::KEY_BYTES_MAX;
+use crate::control::limits::WORKERS_MAX;
+use crate::control::url::WorkerUrl;
+use crate::control::worker::Checks;
+use crate::control::worker::WorkerSpec;
+
+/// What SGLang's gateway shows for a worker that was given none.
+const PRIORITY_DEFAULT: u32 = 50;
+const COST_DEFAULT: f64 = 1.0;
+
+/// The workers of `config`.
+pub(super) fn worker_specs(config: &ControlConfig) -> Result<Vec<WorkerSpec>, ConfigError> {
+    if !config.health.endpoint.starts_with('/')
+        || !config.health.endpoint.bytes().all(|b| b.is_ascii_graphic())
+    {
+        return Err(ConfigError::HealthEndpoint);
+    }
+    if config.api_key.as_deref().is_some_and(|key| !is_key(key)) {
+        return Err(ConfigError::Key);
+    }
+    if config.worker_urls.len() > WORKERS_MAX {
+        return Err(ConfigError::TooManyWorkers);
+    }
+    let mut seen = HashSet::new();
+    let spec = |given: &String| {
+        let url = WorkerUrl::parse(given).map_err(|error| ConfigError::Url { url: given.clone(), error })?;
+        if !seen.insert(url.key()) {
+            return Err(ConfigError::Duplicate { url: given.clone() });
+        }
+        Ok(WorkerSpec {
+            api_key: config.api_key.clone(),
+            ..WorkerSpec::new(url, Checks::from(&config.health))
+        })
+    };
+    config.worker_urls.iter().map(spec).collect()
+}
+
+/// Whether a key can be sent in a header as it is.
+pub(crate) fn is_key(key: &str) -> bool {
+    !key.is_empty() && key.len() <= KEY_BYTES_MAX && key.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+impl WorkerSpec {
+    /// A worker of which nothing but its URL is said.
+    pub(crate) fn new(url: WorkerUrl, checks: Checks) -> Self {
+        Self {
+            url,
+            api_key: None,
+            model_id: None,
+            priority: PRIORITY_DEFAULT,
+            cost: COST_DEFAULT,
+            labels: BTreeMap::new(),
+            declared: BTreeMap::new(),
+            checks,
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! Random events in random order, from a seed: whatever happens, the invariants hold.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fleet::cell::WorkerCells;
+use fleet::report::Report;
+use fleet::tree::HolderId;
+use rand::RngExt;
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+
+use crate::control::event::Event;
+use crate::control::rig::Reply;
+use crate::control::rig::Rig;
+use crate::control::rig::answer;
+use crate::control::rig::config;
+use crate::control::stats::Health;
+
+const SEEDS: u64 = 64;
+const STEPS: u32 = 500;
+const URLS: u32 = 6;
+
+struct Simulation {
+    rig: Rig,
+    rng: SmallRng,
+    /// Calls that wait for their answers.
+    waiting: Vec<Reply>,
+    /// Requests in flight, one per entry.
+    flights: Vec<Arc<WorkerCells>>,
+    /// Every registration ever seen.
+    uuids: BTreeSet<uuid::Uuid>,
+    generations: BTreeSet<u32>,
+}
+
+impl Simulation {
+    fn new(seed: u64) -> Self {
+        let mut config = config(&["http://10.0.0.1:1", "http://w2:1"]);
+        config.seed = seed;
+        config.prefix_bytes_max = 16 << 10;
+        Self {
+            rig: Rig::new(config),
+            rng: SmallRng::seed_from_u64(seed),
+            waiting: Vec::new(),
+            flights: Vec::new(),
+            uuids: BTreeSet::new(),
+            generations: BTreeSet::new(),
+        }
+    }
+
+    /// Half of the workers have addresses, half have names.
+    fn url(&mut self) -> String {
+        let n = self.rng.random_range(1..=URLS);
+        if n.is_multiple_of(2) { format!("http://w{n}:1") } else { format!("http://10.0.0.{n}:1") }
+    }
+
+    fn step(&mut self) {
+        match self.rng.random_range(0..12) {
+            0 => self.admin(),
+            1 | 2 => self.toggle(),
+            3..=6 => self.services(),
+            7 | 8 => self.place(),
+            9 => self.fly(),
+            10 => self.fail(),
+            _ => {
+                let millis = self.rng.random_range(1..60_000);
+                self.rig.now += Duration::from_millis(millis);
+                self.rig.turn([]);
+            }
+        }
+    }
+
+    fn admin(&mut self) {
+        let url = self.url();
+        let escaped = url.replace(':', "%3A").replace('/', "%2F");
+        let (method, target, body) = match self.rng.random_range(0..10) {
+            0 | 1 => ("POST", format!("/add_worker?url={escaped}"), String::new()),
+            2 | 3 => ("POST", "/workers".to_owned(), format!(r#"{{"url":"{url}"}}"#)),
+            4 => ("POST", format!("/remove_worker?url={escaped}"), String::new()),
+            5 => ("DELETE", format!("/workers/{escaped}"), String::new()),
+            6 => ("PUT", format!("/workers/{escaped}"), r#"{"disable_health_check":true}"#.to_owned()),
+            7 => ("PUT", format!("/workers/{escaped}"), r#"{"disable_health_check":false}"#.to_owned()),
+            8 => ("POST", "/flush_cache".to_owned(), String::new()),
+            _ => ("GET", "/get_loads".to_owned(), String::new()),
+        };
+        let reply = self.rig.send(method, &target, &body);
+        self.waiting.push(reply);
+    }
+
+    fn toggle(&mut self) {
+        let url = self.url();
+        if !self.rig.alive.remove(&url) {
+            let model = format!("m{}", self.rng.random_range(0..3));
+            self.rig.models.insert(url.clone(), model);
+            self.rig.alive.insert(url);
+        }
+    }
+
+    /// Services finish any one of their tasks.
+    fn services(&mut self) {
+        if !self.rig.tasks.is_empty() {
+            let at = self.rng.random_range(0..self.rig.tasks.len());
+            let task = self.rig.tasks.swap_remove(at);
+            let event = self.rig.outcome(task);
+            self.rig.turn([event]);
+        }
+    }
+
+    /// A shard reports a placement, perhaps on a worker that is long gone.
+    fn place(&mut self) {
+        let index = self.rng.random_range(0..URLS);
+        let generation = self.rng.random_range(0..=self.generations.len() as u32);
+        let blocks = (0..self.rng.random_range(1..20)).map(|_| self.rng.random_range(0..4)).collect();
+        let worker = fleet::id::WorkerId { index, generation };
+        self.rig.report(Report::Placed { worker, blocks });
+    }
+
+    /// A request begins or ends.
+    fn fly(&mut self) {
+        let members = &self.rig.snapshot.fleet.everyone.members;
+        if !members.is_empty() && self.flights.len() < 8 {
+            let cells = Arc::clone(&members[self.rng.random_range(0..members.len())].cells);
+            cells.begin(0);
+            self.flights.push(cells);
+        } else if let Some(cells) = self.flights.pop() {
+            cells.end(0);
+        }
+    }
+
+    fn fail(&mut self) {
+        let Some(worker) = self.rig.snapshot.fleet.everyone.members.first().cloned() else { return };
+        worker.cells.fail();
+        self.rig.report(Report::Failing { worker: worker.id });
+    }
+
+    fn check(&mut self) {
+        let fleet = &self.rig.snapshot.fleet;
+        let registry = &self.rig.state.registry;
+        assert!(fleet.pools.is_sorted_by(|a, b| a.model < b.model), "pools are ordered and unique");
+        for member in fleet.pools.iter().chain([&fleet.everyone]).flat_map(|pool| &pool.members) {
+            assert!(fleet.worker(member.id).is_some_and(|worker| Arc::ptr_eq(worker, member)));
+            assert!(!member.addresses.is_empty());
+            assert_eq!(registry.get(member.id).expect("registered").health(), Health::Ready);
+        }
+        for (index, slot) in registry.slots().iter().enumerate() {
+            let is_ready = slot.as_ref().is_some_and(|entry| entry.health() == Health::Ready);
+            let blocks = self.rig.state.tree.holder_blocks(HolderId(index as u32));
+            assert!(is_ready || blocks == 0, "presence of a worker that is not ready");
+        }
+        for entry in registry.slots().iter().flatten() {
+            let is_new = self.uuids.insert(entry.uuid);
+            assert_eq!(is_new, self.generations.insert(entry.id.generation), "ids are given once, together");
+            assert!(!entry.is_under_way || entry.due.is_none(), "one check at a time");
+        }
+        let is_stuck = |entry: &crate::control::worker::Entry| {
+            entry.due.is_none() && !entry.is_under_way && !entry.spec.checks.disabled
+        };
+        assert!(!registry.registered().any(is_stuck), "a worker that nobody will ever check again");
+        self.waiting.retain_mut(|reply| answer(reply).is_none());
+    }
+
+    fn finish(mut self) {
+        self.rig.turn([Event::Terminate]);
+        for reply in &mut self.waiting {
+            assert!(answer(reply).is_some(), "a call without an answer");
+        }
+    }
+}
+
+#[test]
+fn invariants_hold_whatever_happens() {
+    for seed in 0..SEEDS {
+        let mut simulation = Simulation::new(seed);
+        for step in 0..STEPS {
+            let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                simulation.step();
+                simulation.check();
+            }));
+            assert!(outcome.is_ok(), "seed {seed}, step {step}");
+        }
+        simulation.finish();
+    }
+}

@@ -1,0 +1,308 @@
+//! One registered worker as control knows it, and how checks move it from state to state.
+//!
+//! ```text
+//!            reached             described          thresholds
+//!  Pending ────────────▶ Reached ────────────▶ Ready ◀──────────▶ Unhealthy
+//!     └───────────────────┬─┴────────────────────┴─────────────────┘
+//!                         │ removed
+//!                         ▼
+//!                      Draining ──▶ gone, when its last request ends
+//! ```
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use engine::metadata::Metadata;
+use fleet::admin::AdminReply;
+use fleet::cell::WorkerCells;
+use fleet::id::WorkerId;
+use fleet::snapshot::Worker;
+use futures_channel::oneshot;
+use uuid::Uuid;
+
+use crate::control::config::HealthConfig;
+use crate::control::limits::ADDRESSES_MAX;
+use crate::control::limits::CHECK_INTERVAL_MIN;
+use crate::control::stats::Health;
+use crate::control::task::Lookup;
+use crate::control::task::Target;
+use crate::control::url::WorkerUrl;
+
+/// What whoever registers a worker says about it.
+#[derive(Clone, Debug)]
+pub(crate) struct WorkerSpec {
+    pub(crate) url: WorkerUrl,
+    pub(crate) api_key: Option<String>,
+    /// Overrides what the worker says it serves.
+    pub(crate) model_id: Option<String>,
+    pub(crate) priority: u32,
+    pub(crate) cost: f64,
+    pub(crate) labels: BTreeMap<String, String>,
+    /// Fields that are shown as they were given.
+    pub(crate) declared: BTreeMap<&'static str, String>,
+    pub(crate) checks: Checks,
+}
+
+/// How one worker is checked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Checks {
+    pub(crate) timeout: Duration,
+    pub(crate) interval: Duration,
+    pub(crate) success_threshold: u32,
+    pub(crate) failure_threshold: u32,
+    pub(crate) disabled: bool,
+}
+
+/// Where a worker stands, with what that state counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// Not reached yet, after this many attempts.
+    Pending { failures: u32 },
+    /// Reached, and asked what it serves.
+    Reached,
+    /// Gets requests; this many checks failed in a row.
+    Ready { failures: u32 },
+    /// Gets none; this many checks went well in a row.
+    Unhealthy { successes: u32 },
+    /// Removed; its last requests go on.
+    Draining,
+}
+
+/// What a check changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// Nothing that others see.
+    None,
+    /// A new worker answered.
+    Reached,
+    /// A ready worker failed once too often.
+    Lost,
+    /// An unhealthy worker is back.
+    Recovered,
+}
+
+/// One registration.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) id: WorkerId,
+    pub(crate) uuid: Uuid,
+    pub(crate) spec: WorkerSpec,
+    pub(crate) stage: Stage,
+    /// When it was registered.
+    pub(crate) since: Duration,
+    /// When it is to be checked next; none while a task is under way, or when no check is needed.
+    pub(crate) due: Option<Duration>,
+    /// Whether services have a task about it.
+    pub(crate) is_under_way: bool,
+    /// Who waits for it to become healthy.
+    pub(crate) waiting: Option<oneshot::Sender<AdminReply>>,
+    pub(crate) metadata: Box<Metadata>,
+    /// Models it serves, the main one first; empty until it was described.
+    pub(crate) models: Vec<Box<str>>,
+    pub(crate) cells: Arc<WorkerCells>,
+    /// As something to call.
+    pub(crate) target: Arc<Target>,
+    /// As shards see it.
+    pub(crate) published: Arc<Worker>,
+}
+
+// === impl Checks ===
+
+impl From<&HealthConfig> for Checks {
+    fn from(config: &HealthConfig) -> Self {
+        Self {
+            timeout: config.timeout,
+            interval: config.interval.max(CHECK_INTERVAL_MIN),
+            success_threshold: config.success_threshold,
+            failure_threshold: config.failure_threshold,
+            disabled: config.disabled,
+        }
+    }
+}
+
+// === impl Stage ===
+
+impl Stage {
+    /// The state after a check of this outcome.
+    fn after_check(self, is_alive: bool, checks: &Checks) -> (Self, Change) {
+        match (self, is_alive) {
+            // Pending => (Pending | Reached)
+            (Self::Pending { .. }, true) => (Self::Reached, Change::Reached),
+            (Self::Pending { failures }, false) => {
+                (Self::Pending { failures: failures.saturating_add(1) }, Change::None)
+            }
+            // Ready => (Ready | Unhealthy)
+            (Self::Ready { .. }, true) => (Self::Ready { failures: 0 }, Change::None),
+            (Self::Ready { failures }, false) if failures + 1 >= checks.failure_threshold => {
+                (Self::Unhealthy { successes: 0 }, Change::Lost)
+            }
+            (Self::Ready { failures }, false) => (Self::Ready { failures: failures + 1 }, Change::None),
+            // Unhealthy => (Unhealthy | Ready)
+            (Self::Unhealthy { .. }, false) => (Self::Unhealthy { successes: 0 }, Change::None),
+            (Self::Unhealthy { successes }, true) if successes + 1 >= checks.success_threshold => {
+                (Self::Ready { failures: 0 }, Change::Recovered)
+            }
+            (Self::Unhealthy { successes }, true) => {
+                (Self::Unhealthy { successes: successes + 1 }, Change::None)
+            }
+            // A check that was under way when the worker moved on says nothing any more.
+            (Self::Reached | Self::Draining, _) => (self, Change::None),
+        }
+    }
+}
+
+// === impl Entry ===
+
+impl Entry {
+    pub(crate) fn new(id: WorkerId, uuid: Uuid, spec: WorkerSpec, shards: usize, now: Duration) -> Self {
+        let cells = Arc::new(WorkerCells::new(shards));
+        let addresses: Box<[SocketAddr]> = spec.url.literal_address().into_iter().collect();
+        Self {
+            id,
+            uuid,
+            stage: Stage::Pending { failures: 0 },
+            since: now,
+            due: None,
+            is_under_way: false,
+            waiting: None,
+            metadata: Box::default(),
+            models: Vec::new(),
+            target: target(&spec),
+            published: Arc::new(published(id, &spec, addresses, &cells)),
+            cells,
+            spec,
+        }
+    }
+
+    pub(crate) fn health(&self) -> Health {
+        match self.stage {
+            Stage::Pending { .. } | Stage::Reached => Health::Pending,
+            Stage::Ready { .. } => Health::Ready,
+            Stage::Unhealthy { .. } => Health::Unhealthy,
+            Stage::Draining => Health::Draining,
+        }
+    }
+
+    /// Whether shards may send it requests.
+    pub(crate) fn is_routable(&self) -> bool {
+        self.health() == Health::Ready && !self.published.addresses.is_empty()
+    }
+
+    /// The main model, as far as it is known.
+    pub(crate) fn model(&self) -> &str {
+        self.models.first().map_or("unknown", |model| model)
+    }
+
+    pub(crate) fn lookup(&self) -> Lookup {
+        if self.spec.url.literal_address().is_some() { Lookup::Needless } else { Lookup::Needed }
+    }
+
+    /// Takes the outcome of a check and says what it changed.
+    pub(crate) fn on_check(&mut self, is_alive: bool) -> Change {
+        let (stage, change) = self.stage.after_check(is_alive, &self.spec.checks);
+        self.stage = stage;
+        change
+    }
+
+    /// Takes over looked-up addresses; true if they are others than before. Resolvers rotate their answers, so the
+    /// order alone is no change.
+    pub(crate) fn set_addresses(&mut self, mut addresses: Vec<SocketAddr>) -> bool {
+        addresses.truncate(ADDRESSES_MAX);
+        let sorted = |addresses: &[SocketAddr]| {
+            let mut sorted = addresses.to_vec();
+            sorted.sort_unstable();
+            sorted.dedup();
+            sorted
+        };
+        if addresses.is_empty() || sorted(&addresses) == sorted(&self.published.addresses) {
+            return false;
+        }
+        self.published = Arc::new(published(self.id, &self.spec, addresses.into(), &self.cells));
+        true
+    }
+
+    /// Replaces what was said about the worker. Its URL stays.
+    pub(crate) fn set_spec(&mut self, spec: WorkerSpec) {
+        assert_eq!(spec.url, self.spec.url, "a worker is its URL");
+        let addresses = self.published.addresses.clone();
+        self.target = target(&spec);
+        self.published = Arc::new(published(self.id, &spec, addresses, &self.cells));
+        self.spec = spec;
+        if self.spec.checks.disabled && self.health() == Health::Unhealthy {
+            // Nothing would ever find it healthy again.
+            self.stage = Stage::Ready { failures: 0 };
+        }
+    }
+}
+
+fn target(spec: &WorkerSpec) -> Arc<Target> {
+    Arc::new(Target {
+        url: spec.url.text.clone(),
+        host: spec.url.host.clone(),
+        port: spec.url.port,
+        authorization: authorization(spec),
+    })
+}
+
+fn published(
+    id: WorkerId,
+    spec: &WorkerSpec,
+    addresses: Box<[SocketAddr]>,
+    cells: &Arc<WorkerCells>,
+) -> Worker {
+    Worker {
+        id,
+        url: spec.url.text.clone(),
+        host: spec.url.authority.clone(),
+        base_path: spec.url.base_path.clone(),
+        addresses,
+        authorization: authorization(spec),
+        cells: Arc::clone(cells),
+    }
+}
+
+fn authorization(spec: &WorkerSpec) -> Option<Box<str>> {
+    spec.api_key.as_ref().map(|key| format!("Bearer {key}").into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CHECKS: Checks = Checks {
+        timeout: Duration::from_secs(5),
+        interval: Duration::from_secs(60),
+        success_threshold: 2,
+        failure_threshold: 3,
+        disabled: false,
+    };
+
+    #[track_caller]
+    fn check(from: Stage, outcomes: &[bool], stage: Stage, change: Change) {
+        let step = |(stage, _): (Stage, Change), &is_alive: &bool| stage.after_check(is_alive, &CHECKS);
+        assert_eq!(outcomes.iter().fold((from, Change::None), step), (stage, change));
+    }
+
+    #[test]
+    fn failures_must_come_in_a_row() {
+        let ready = Stage::Ready { failures: 0 };
+        check(ready, &[false, false], Stage::Ready { failures: 2 }, Change::None);
+        check(ready, &[false, false, true, false, false], Stage::Ready { failures: 2 }, Change::None);
+        check(ready, &[false, false, false], Stage::Unhealthy { successes: 0 }, Change::Lost);
+    }
+
+    #[test]
+    fn successes_must_come_in_a_row() {
+        let unhealthy = Stage::Unhealthy { successes: 0 };
+        check(unhealthy, &[true, false, true], Stage::Unhealthy { successes: 1 }, Change::None);
+        check(unhealthy, &[true, true], Stage::Ready { failures: 0 }, Change::Recovered);
+    }
+
+    #[test]
+    fn a_late_check_says_nothing() {
+        check(Stage::Draining, &[true, false], Stage::Draining, Change::None);
+        check(Stage::Reached, &[false], Stage::Reached, Change::None);
+    }
+}

@@ -1,0 +1,43 @@
+//! The metrics page: sums up what shards and control count, in Prometheus' text format.
+//!
+//! Nothing is registered and nothing is locked: every scrape reads the cells as they stand. Names and labels follow
+//! the SGLang gateway's (`smg_*`), so that dashboards keep working; what it does not have stands under the same
+//! prefix.
+
+mod family;
+mod listener;
+mod tables;
+
+use std::sync::Arc;
+
+use fleet::stats::ShardStats;
+use prometheus::TextEncoder;
+use prometheus::core::Collector;
+use prometheus::process_collector::ProcessCollector;
+use prometheus::proto::MetricFamily;
+
+use crate::control::ControlStats;
+pub(crate) use crate::metrics::listener::serve;
+
+/// Where the numbers come from.
+#[derive(Clone, Debug)]
+pub(crate) struct Sources {
+    pub(crate) shards: Vec<Arc<ShardStats>>,
+    pub(crate) control: Arc<ControlStats>,
+    pub(crate) policy: &'static str,
+}
+
+impl Sources {
+    /// The page.
+    pub(crate) fn render(&self) -> String {
+        let mut families: Vec<MetricFamily> = tables::http(self);
+        families.extend(tables::router(self));
+        families.extend(tables::workers(self));
+        families.extend(tables::prefix(self));
+        families.extend(tables::shards(self));
+        families.extend(ProcessCollector::for_self().collect());
+        families.retain(|family| !family.get_metric().is_empty());
+        // Only a writer that fails can make this fail, and a string does not.
+        TextEncoder::new().encode_to_string(&families).unwrap_or_default()
+    }
+}

@@ -1,0 +1,228 @@
+//! Putting the process together: listeners, shards, control, services; and taking it apart.
+
+use std::net::SocketAddr;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+use std::time::Instant;
+use std::time::SystemTime;
+use std::time::UNIX_EPOCH;
+
+use api::endpoint::Endpoint;
+use api::endpoint::METHODS;
+use api::error::ErrorCode;
+use arc_swap::ArcSwap;
+use fleet::admin::ADMIN_CALLS_QUEUED_MAX;
+use fleet::cell::Lifecycle;
+use fleet::report::BATCHES_QUEUED_MAX;
+use fleet::stats::ShardStats;
+use fleet::stats::StatsShape;
+use rustix::process::Resource;
+use shard::ShardPlace;
+use shard::Shared;
+use shard::rt::driver;
+use shard::rt::driver::IoDriver;
+use tracing::error;
+use tracing::info;
+use tracing::warn;
+
+use crate::Failure;
+use crate::config::Config;
+use crate::control;
+use crate::control::ControlConfig;
+use crate::logs;
+use crate::logs::Logs;
+use crate::metrics;
+use crate::metrics::Sources;
+use crate::services;
+
+/// How long shards may take to end once they have been told to stop.
+const STOP_WAIT: Duration = Duration::from_secs(2);
+/// Pause between two looks at whether they have.
+const STOP_POLL: Duration = Duration::from_millis(5);
+
+/// A gateway that serves.
+#[derive(Debug)]
+pub(crate) struct Running {
+    shards: Vec<JoinHandle<std::io::Result<()>>>,
+    control: JoinHandle<()>,
+    lifecycle: Arc<Lifecycle>,
+    sources: Sources,
+    _logs: Logs,
+}
+
+/// Starts a gateway and waits for its end.
+pub(crate) fn run(config: Config) -> Result<(), Failure> {
+    start(config)?.wait()
+}
+
+/// Starts a gateway. It listens when this returns; workers come in the background.
+pub(crate) fn start(config: Config) -> Result<Running, Failure> {
+    let start = Instant::now();
+    let shape = StatsShape {
+        endpoints: Endpoint::COUNT,
+        methods: METHODS.len(),
+        error_codes: ErrorCode::COUNT,
+        duration_bounds_us: Arc::clone(&config.duration_bounds_us),
+    };
+    // Everything that can be wrong with the command line is found before the first thread starts.
+    let (state, snapshot) = control::initial(control_config(&config, shape.clone()))
+        .map_err(|error| Failure::usage(error.to_string()))?;
+    let driver = resolve_driver(config.driver)?;
+    let listeners = bind(config.listen, config.cpus.len())?;
+    let metrics_listener = bind(config.metrics, 1)?.into_iter().next();
+    let logs = logs::init(&config.logs)?;
+    if let (IoDriver::Epoll, Some(refusal)) = &driver {
+        warn!(%refusal, "io_uring is refused here: shards run on epoll");
+    }
+    raise_descriptor_limit();
+
+    let shard_stats: Vec<_> = listeners.iter().map(|_| Arc::new(ShardStats::new(&shape))).collect();
+    let sources = Sources {
+        shards: shard_stats.clone(),
+        control: state.stats(),
+        policy: config.shard.policy.name(),
+    };
+    let (reports, reports_inbox) = crossbeam_channel::bounded(BATCHES_QUEUED_MAX);
+    let (admin, admin_inbox) = crossbeam_channel::bounded(ADMIN_CALLS_QUEUED_MAX);
+    let (results, results_inbox) = crossbeam_channel::bounded(control::RESULTS_QUEUED_MAX);
+    let shared = Shared {
+        snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
+        lifecycle: Arc::new(Lifecycle::default()),
+        reports,
+        admin,
+    };
+    let no_thread = |error: std::io::Error| Failure::runtime(format!("cannot start a thread: {error}"));
+    let mut shards = Vec::with_capacity(listeners.len());
+    for (index, listener) in listeners.into_iter().enumerate() {
+        let place = ShardPlace {
+            index,
+            cpu: config.cpus[index],
+            listener,
+            stats: Arc::clone(&shard_stats[index]),
+            driver: driver.0,
+        };
+        shards.push(shard::spawn(config.shard.clone(), shared.clone(), place, start).map_err(no_thread)?);
+    }
+    let scrape = sources.clone();
+    let extra: services::ExtraTask = Box::new(move || {
+        Box::pin(async move {
+            if let Some(listener) = metrics_listener {
+                metrics::serve(listener, scrape).await;
+            }
+        })
+    });
+    let (handle, _services) = services::spawn(results, vec![extra]).map_err(no_thread)?;
+    let doors = control::Doors {
+        reports: reports_inbox,
+        admin: admin_inbox,
+        results: results_inbox,
+        services: handle,
+        snapshot: Arc::clone(&shared.snapshot),
+        lifecycle: Arc::clone(&shared.lifecycle),
+        shard_stats,
+    };
+    let control = control::spawn(state, doors, start).map_err(no_thread)?;
+    info!(
+        listen = %config.listen,
+        metrics = %config.metrics,
+        shards = shards.len(),
+        cpus = ?config.cpus,
+        driver = %driver.0,
+        policy = config.shard.policy.name(),
+        seed = config.shard.seed,
+        start_us = start.elapsed().as_micros() as u64,
+        "ringway {} listens", env!("CARGO_PKG_VERSION")
+    );
+    Ok(Running { shards, control, lifecycle: shared.lifecycle, sources, _logs: logs })
+}
+
+// === impl Running ===
+
+impl Running {
+    /// Where its numbers can be read.
+    pub(crate) fn sources(&self) -> &Sources {
+        &self.sources
+    }
+
+    /// Waits until it has been told to stop and every request has ended, or the grace period has.
+    ///
+    /// # Errors
+    /// When a thread failed rather than ended.
+    pub(crate) fn wait(self) -> Result<(), Failure> {
+        // A shard that dies takes its connections with it: better a restart than a gateway that answers some.
+        while !self.control.is_finished() {
+            if let Some(dead) = self.shards.iter().position(JoinHandle::is_finished)
+                && self.lifecycle.phase() == fleet::cell::Phase::Running
+            {
+                let why = self.shards.into_iter().nth(dead).map(JoinHandle::join);
+                return Err(Failure::runtime(format!("shard {dead} ended: {}", reason(why))));
+            }
+            std::thread::park_timeout(STOP_POLL * 10);
+        }
+        if self.control.join().is_err() {
+            return Err(Failure::runtime("the control thread panicked"));
+        }
+        self.lifecycle.advance(fleet::cell::Phase::Stopping);
+        let deadline = Instant::now() + STOP_WAIT;
+        while Instant::now() < deadline && !self.shards.iter().all(JoinHandle::is_finished) {
+            std::thread::park_timeout(STOP_POLL);
+        }
+        info!("stopped");
+        Ok(())
+    }
+}
+
+fn reason(result: Option<std::thread::Result<std::io::Result<()>>>) -> String {
+    match result {
+        Some(Ok(Err(error))) => error.to_string(),
+        Some(Err(_)) => "it panicked".to_owned(),
+        Some(Ok(Ok(()))) | None => "without a reason".to_owned(),
+    }
+}
+
+fn control_config(config: &Config, stats_shape: StatsShape) -> ControlConfig {
+    let fleet = &config.fleet;
+    ControlConfig {
+        shards: config.cpus.len(),
+        stats_shape,
+        seed: config.shard.seed,
+        policy_name: config.shard.policy.name(),
+        worker_urls: fleet.worker_urls.clone(),
+        api_key: None,
+        health: fleet.health.clone(),
+        startup_timeout: fleet.startup_timeout,
+        startup_check_interval: fleet.startup_check_interval,
+        prefix_bytes_max: fleet.prefix_bytes_max,
+        blocks_per_holder_max: fleet.blocks_per_holder_max,
+        eviction_interval: fleet.eviction_interval,
+        worker_failures_max: config.shard.worker_failures_max,
+        shutdown_grace: fleet.shutdown_grace,
+        version: env!("CARGO_PKG_VERSION"),
+        started_unix_s: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+    }
+}
+
+fn resolve_driver(wanted: IoDriver) -> Result<(IoDriver, Option<std::io::Error>), Failure> {
+    match driver::resolve(wanted) {
+        (IoDriver::Uring, Some(refusal)) => {
+            Err(Failure::usage(format!("--io-driver uring: io_uring is refused here: {refusal}")))
+        }
+        resolved => Ok(resolved),
+    }
+}
+
+fn bind(address: SocketAddr, count: usize) -> Result<Vec<TcpListener>, Failure> {
+    shard::listen::bind(address, count)
+        .map_err(|error| Failure::usage(format!("cannot listen on {address}: {error}")))
+}
+
+/// Each connection is a descriptor: take all the system allows without asking.
+fn raise_descriptor_limit() {
+    let mut limit = rustix::process::getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = rustix::process::setrlimit(Resource::Nofile, limit) {
+        error!(%error, "cannot raise the limit of open files");
+    }
+}

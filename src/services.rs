@@ -1,0 +1,174 @@
+//! The services thread: a tokio runtime for everything that takes a socket and is not on the request path.
+//!
+//! It carries out control's [`Task`]s, turns signals into events, and runs what else the process needs (the metrics
+//! listener) beside them.
+//!
+//! Invariants
+//! - Nothing here blocks: an inbox of control that is full is tried again.
+//! - Checks and calls have lanes of their own, so that workers which do not answer delay no admin call.
+
+mod client;
+mod describe;
+#[cfg(test)]
+pub(crate) mod fake_worker;
+mod limits;
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use crossbeam_channel::Sender;
+use crossbeam_channel::TrySendError;
+use tokio::signal::unix::SignalKind;
+use tokio::signal::unix::signal;
+use tokio::sync::Semaphore;
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError as TaskError;
+use tokio::sync::oneshot;
+use tokio::task::LocalSet;
+use tracing::info;
+
+use crate::control::event::Event;
+use crate::control::event::Probe;
+use crate::control::limits::CALLS_WAITING_MAX;
+use crate::control::limits::CHECKS_QUEUED_MAX;
+use crate::control::task::Task;
+use crate::services::client::Client;
+
+/// Something else to run on this thread for as long as it lives.
+pub type ExtraTask = Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = ()>>> + Send>;
+
+/// The way to the services thread. It ends when the handle is dropped.
+#[derive(Debug)]
+pub struct ServicesHandle {
+    checks: mpsc::Sender<Task>,
+    calls: mpsc::Sender<Task>,
+    /// Dropping it ends the thread, whatever is under way there.
+    _alive: oneshot::Sender<()>,
+}
+
+// === impl ServicesHandle ===
+
+impl ServicesHandle {
+    /// Hands a task over.
+    ///
+    /// # Errors
+    /// Gives the task back when there is no room for it, or nobody left to carry it out.
+    pub fn send(&self, task: Task) -> Result<(), Task> {
+        let lane = match task {
+            Task::Probe { .. } | Task::Describe { .. } => &self.checks,
+            Task::Call { .. } => &self.calls,
+        };
+        lane.try_send(task).map_err(|error| match error {
+            TaskError::Full(task) | TaskError::Closed(task) => task,
+        })
+    }
+}
+
+/// Starts the services thread. What becomes of tasks, and signals, go to `results`.
+///
+/// # Errors
+/// When the runtime or the thread cannot be made.
+pub fn spawn(results: Sender<Event>, extra: Vec<ExtraTask>) -> io::Result<(ServicesHandle, JoinHandle<()>)> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (checks, checks_inbox) = mpsc::channel(CHECKS_QUEUED_MAX);
+    let (calls, calls_inbox) = mpsc::channel(CALLS_WAITING_MAX);
+    let (alive, ended) = oneshot::channel::<()>();
+    // Made here, so that a signal between now and the thread's first turn is not lost.
+    let signals = {
+        let _entered = runtime.enter();
+        [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?]
+    };
+    let client = Client::try_new().map_err(io::Error::other)?;
+    let thread = std::thread::Builder::new().name("services".to_owned()).spawn(move || {
+        let local = LocalSet::new();
+        local.block_on(&runtime, async move {
+            for task in extra {
+                tokio::task::spawn_local(task());
+            }
+            for signal in signals {
+                tokio::task::spawn_local(watch(signal, results.clone()));
+            }
+            let client = Rc::new(client);
+            let checks = Lane {
+                inbox: checks_inbox,
+                parallel_max: limits::CHECKS_PARALLEL_MAX,
+                results: results.clone(),
+            };
+            let calls = Lane { inbox: calls_inbox, parallel_max: CALLS_WAITING_MAX, results };
+            let lanes = async { tokio::join!(checks.run(Rc::clone(&client)), calls.run(client)) };
+            tokio::select! {
+                _ = ended => {}
+                _ = lanes => {}
+            }
+        });
+        // A look-up that hangs must not hold the process up.
+        runtime.shutdown_background();
+    })?;
+    Ok((ServicesHandle { checks, calls, _alive: alive }, thread))
+}
+
+/// Tells control about every signal.
+async fn watch(mut signal: tokio::signal::unix::Signal, results: Sender<Event>) {
+    while signal.recv().await.is_some() {
+        info!("told to end");
+        deliver(Event::Terminate, &results).await;
+    }
+}
+
+/// Tasks of one kind, so many at once.
+struct Lane {
+    inbox: mpsc::Receiver<Task>,
+    parallel_max: usize,
+    results: Sender<Event>,
+}
+
+impl Lane {
+    /// Carries out tasks until nobody can send any more.
+    async fn run(mut self, client: Rc<Client>) {
+        let permits = Arc::new(Semaphore::new(self.parallel_max));
+        // The permit comes first: what has none waits in the inbox, whose length is bounded.
+        while let Ok(permit) = Arc::clone(&permits).acquire_owned().await {
+            let Some(task) = self.inbox.recv().await else { return };
+            let (client, results) = (Rc::clone(&client), self.results.clone());
+            tokio::task::spawn_local(async move {
+                let event = carry_out(task, &client).await;
+                deliver(event, &results).await;
+                drop(permit);
+            });
+        }
+    }
+}
+
+async fn carry_out(task: Task, client: &Client) -> Event {
+    match task {
+        Task::Probe { worker, target, path, lookup, timeout } => {
+            let probe = tokio::time::timeout(timeout, client.probe(&target, path.as_deref(), lookup));
+            Event::Probed { worker, probe: probe.await.unwrap_or_else(|_| Probe::timed_out()) }
+        }
+        Task::Describe { worker, target } => {
+            let metadata = describe::describe(client, &target).await;
+            Event::Described { worker, metadata: Box::new(metadata) }
+        }
+        Task::Call { ticket, question, targets } => {
+            Event::Called { ticket, answers: client.ask_all(question, &targets).await }
+        }
+    }
+}
+
+/// Brings an event to control, however long its inbox is full.
+async fn deliver(mut event: Event, results: &Sender<Event>) {
+    loop {
+        match results.try_send(event) {
+            Ok(()) | Err(TrySendError::Disconnected(_)) => return,
+            Err(TrySendError::Full(back)) => event = back,
+        }
+        tokio::time::sleep(limits::DELIVERY_PAUSE).await;
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,149 @@
+//! Calls to workers: health, information endpoints and the questions of admin calls.
+//!
+//! Only registered URLs are called: redirects are not followed and no proxy is taken from the environment.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use reqwest::Method;
+use reqwest::header::AUTHORIZATION;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use crate::control::event::Failure;
+use crate::control::event::Probe;
+use crate::control::task::Lookup;
+use crate::control::task::Question;
+use crate::control::task::Target;
+use crate::services::limits;
+
+const NOT_FOUND: u16 = 404;
+
+/// The HTTP client of this thread.
+#[derive(Clone, Debug)]
+pub(crate) struct Client {
+    http: reqwest::Client,
+}
+
+// === impl Probe ===
+
+impl Probe {
+    pub(crate) fn timed_out() -> Self {
+        Self { addresses: None, answer: Err(Failure::Timeout) }
+    }
+}
+
+// === impl Client ===
+
+impl Client {
+    pub(crate) fn try_new() -> reqwest::Result<Self> {
+        // Connections are not kept: a check on a kept connection would not notice a worker that takes no new ones.
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .pool_max_idle_per_host(0)
+            .user_agent(concat!("ringway/", env!("CARGO_PKG_VERSION")))
+            .build()?;
+        Ok(Self { http })
+    }
+
+    /// Looks a worker up, if needed, and asks for its health, if `path` says where.
+    pub(crate) async fn probe(&self, target: &Target, path: Option<&str>, lookup: Lookup) -> Probe {
+        let addresses = match lookup {
+            Lookup::Needless => None,
+            Lookup::Needed => match resolve(target).await {
+                Some(addresses) => Some(addresses),
+                None => return Probe { addresses: None, answer: Err(Failure::Resolve) },
+            },
+        };
+        let answer = match path {
+            Some(path) => {
+                self.send(Method::GET, target, path).await.map(|response| response.status().as_u16())
+            }
+            None => Ok(200),
+        };
+        Probe { addresses, answer }
+    }
+
+    /// Asks every target, and returns the answers in their order.
+    pub(crate) async fn ask_all(
+        &self,
+        question: Question,
+        targets: &[Arc<Target>],
+    ) -> Vec<Result<Bytes, Failure>> {
+        let mut answers: Vec<_> = targets.iter().map(|_| Err(Failure::Busy)).collect();
+        let permits = Arc::new(Semaphore::new(limits::ASKED_PARALLEL_MAX));
+        let mut asked = JoinSet::new();
+        for (at, target) in targets.iter().enumerate() {
+            let (client, target, permits) = (self.clone(), Arc::clone(target), Arc::clone(&permits));
+            asked.spawn_local(async move {
+                let _permit = permits.acquire_owned().await;
+                let answer = tokio::time::timeout(limits::ASK_TIMEOUT, client.ask(question, &target)).await;
+                (at, answer.unwrap_or(Err(Failure::Timeout)))
+            });
+        }
+        while let Some(Ok((at, answer))) = asked.join_next().await {
+            answers[at] = answer;
+        }
+        answers
+    }
+
+    async fn ask(&self, question: Question, target: &Target) -> Result<Bytes, Failure> {
+        let method = match question {
+            Question::FlushCache => Method::POST,
+            Question::Load | Question::ModelInfo => Method::GET,
+        };
+        self.first_found(&method, target, question.paths()).await
+    }
+
+    /// The body of the first of `paths` that is not answered 404.
+    pub(crate) async fn first_found(
+        &self,
+        method: &Method,
+        target: &Target,
+        paths: &[&str],
+    ) -> Result<Bytes, Failure> {
+        let mut result = Err(Failure::Status(NOT_FOUND));
+        for path in paths {
+            result = self.body(method, target, path).await;
+            if !matches!(result, Err(Failure::Status(NOT_FOUND))) {
+                break;
+            }
+        }
+        result
+    }
+
+    async fn body(&self, method: &Method, target: &Target, path: &str) -> Result<Bytes, Failure> {
+        let mut response = self.send(method.clone(), target, path).await?;
+        if !response.status().is_success() {
+            return Err(Failure::Status(response.status().as_u16()));
+        }
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(|_| Failure::Body)? {
+            if body.len() + chunk.len() > limits::ANSWER_BYTES_MAX {
+                return Err(Failure::Body);
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body.into())
+    }
+
+    async fn send(&self, method: Method, target: &Target, path: &str) -> Result<reqwest::Response, Failure> {
+        let mut request = self.http.request(method, format!("{}{path}", target.url));
+        if let Some(authorization) = &target.authorization {
+            request = request.header(AUTHORIZATION, &**authorization);
+        }
+        request
+            .send()
+            .await
+            .map_err(|error| if error.is_timeout() { Failure::Timeout } else { Failure::Connect })
+    }
+}
+
+/// The addresses of a worker's name; none when it has none.
+async fn resolve(target: &Target) -> Option<Vec<SocketAddr>> {
+    let found = tokio::net::lookup_host((&*target.host, target.port)).await.ok()?;
+    let addresses: Vec<SocketAddr> = found.collect();
+    (!addresses.is_empty()).then_some(addresses)
+}

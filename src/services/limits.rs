@@ -1,0 +1,20 @@
+//! Every bound of the services thread, each with its reason.
+
+use std::time::Duration;
+
+/// Checks under way at once, as SGLang's gateway has them.
+pub(crate) const CHECKS_PARALLEL_MAX: usize = 32;
+/// Workers asked at once by one admin call.
+pub(crate) const ASKED_PARALLEL_MAX: usize = 32;
+/// Longest wait for one worker's answer to an admin call.
+pub(crate) const ASK_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest wait for one information endpoint.
+pub(crate) const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Attempts to learn anything from a worker that was reached.
+pub(crate) const DESCRIBE_ATTEMPTS_MAX: u32 = 3;
+/// Pause between two such attempts.
+pub(crate) const DESCRIBE_PAUSE: Duration = Duration::from_millis(500);
+/// Largest answer of a worker that is read.
+pub(crate) const ANSWER_BYTES_MAX: usize = 1024 * 1024;
+/// Pause before control's full inbox is tried again.
+pub(crate) const DELIVERY_PAUSE: Duration = Duration::from_millis(1);

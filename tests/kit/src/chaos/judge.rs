@@ -1,0 +1,164 @@
+//! What a prompt must be answered with, and whether it was.
+
+use std::io;
+use std::net::SocketAddr;
+
+use serde_json::Value;
+use serde_json::json;
+
+use crate::chaos::Outcome;
+use crate::client::Client;
+use crate::client::Request;
+use crate::client::Response;
+
+/// Words of an answer: enough that no two prompts are answered alike.
+const ANSWER_TOKENS: usize = 24;
+const PATH: &str = "/v1/chat/completions";
+
+/// The right answers.
+pub(super) struct Judge {
+    answers: Vec<String>,
+}
+
+/// What one answer was.
+enum Verdict {
+    /// The request's own, and all of it.
+    Complete,
+    /// An error that a client can tell from an answer.
+    Error(String),
+}
+
+/// What must not be.
+type Wrong = String;
+
+impl Judge {
+    /// Asks an engine directly what it says to each prompt.
+    #[track_caller]
+    pub(super) fn ask(engine: SocketAddr, prompts: usize) -> Judge {
+        let mut client = Client::connect(engine);
+        let mut answer = |prompt| {
+            let response = client.ask(&request(prompt, false));
+            assert_eq!(response.status, 200, "{response:?}");
+            text(&response.json()["choices"][0]["message"]).to_owned()
+        };
+        let answers: Vec<String> = (0..prompts).map(&mut answer).collect();
+        let mut distinct = answers.clone();
+        distinct.sort();
+        distinct.dedup();
+        assert!(
+            distinct.len() == prompts && !distinct[0].is_empty(),
+            "every prompt has an answer of its own"
+        );
+        Judge { answers }
+    }
+
+    /// Sends a request over `kept`, or a new connection if there is none, and notes in `outcome` what comes back.
+    pub(super) fn exchange(
+        &self,
+        kept: &mut Option<Client>,
+        addr: SocketAddr,
+        prompt: usize,
+        is_stream: bool,
+        outcome: &mut Outcome,
+    ) {
+        let mut client = kept.take().unwrap_or_else(|| Client::connect(addr));
+        let verdict =
+            if is_stream { self.stream(&mut client, prompt) } else { self.whole(&mut client, prompt) };
+        match verdict {
+            Ok((Verdict::Complete, lives_on)) => {
+                outcome.complete += 1;
+                *kept = lives_on.then_some(client);
+            }
+            Ok((Verdict::Error(code), lives_on)) => {
+                *outcome.errors.entry(code).or_default() += 1;
+                *kept = lives_on.then_some(client);
+            }
+            Err(wrong) => outcome.wrong.push(format!("prompt {prompt}, stream {is_stream}: {wrong}")),
+        }
+    }
+
+    /// A request without streaming; whether its connection lives on stands beside the verdict.
+    fn whole(&self, client: &mut Client, prompt: usize) -> Result<(Verdict, bool), Wrong> {
+        let response = client.try_ask(&request(prompt, false)).map_err(|error| cut(&error))?;
+        let lives_on = response.headers.get("connection") != Some("close");
+        if response.status != 200 {
+            return clear_error(&response).map(|verdict| (verdict, lives_on));
+        }
+        let body: Value =
+            serde_json::from_slice(&response.body).map_err(|error| format!("not JSON: {error}"))?;
+        self.compare(prompt, text(&body["choices"][0]["message"]))?;
+        Ok((Verdict::Complete, lives_on))
+    }
+
+    fn stream(&self, client: &mut Client, prompt: usize) -> Result<(Verdict, bool), Wrong> {
+        client.try_send(&request(prompt, true)).map_err(|error| cut(&error))?;
+        let (status, headers) = client.try_head().map_err(|error| cut(&error))?;
+        let lives_on = headers.get("connection") != Some("close");
+        if status != 200 {
+            let body = client.try_rest().map_err(|error| cut(&error))?;
+            return clear_error(&Response { status, headers, body }).map(|verdict| (verdict, lives_on));
+        }
+        let mut answer = String::new();
+        let mut error = None;
+        let mut is_finished = false;
+        let mut is_done = false;
+        while let Some(event) = client.try_event().map_err(|error| cut(&error))? {
+            let data = event.strip_prefix("data: ").ok_or_else(|| format!("no data: {event:?}"))?;
+            if is_done {
+                return Err(format!("an event after the end mark: {data}"));
+            }
+            if data == "[DONE]" {
+                is_done = true;
+                continue;
+            }
+            let data: Value =
+                serde_json::from_str(data).map_err(|error| format!("not JSON: {error}: {data}"))?;
+            if let Some(code) = data["error"]["code"].as_str() {
+                error = Some(code.to_owned());
+                continue;
+            }
+            answer.push_str(text(&data["choices"][0]["delta"]));
+            is_finished |= data["choices"][0]["finish_reason"].is_string();
+        }
+        match error {
+            _ if !is_done => Err("a stream without its end mark".to_owned()),
+            // The gateway gives such a connection up.
+            Some(code) if self.answers[prompt].starts_with(&answer) => {
+                Ok((Verdict::Error(format!("stream {code}")), false))
+            }
+            Some(_) => Err(format!("not the beginning of its answer: {answer:?}")),
+            None if !is_finished => Err(format!("cut without a word after {answer:?}")),
+            None => self.compare(prompt, &answer).map(|()| (Verdict::Complete, lives_on)),
+        }
+    }
+
+    fn compare(&self, prompt: usize, answer: &str) -> Result<(), Wrong> {
+        let expect = &self.answers[prompt];
+        if answer == expect { Ok(()) } else { Err(format!("answered {answer:?} instead of {expect:?}")) }
+    }
+}
+
+fn request(prompt: usize, is_stream: bool) -> Request {
+    let body = json!({
+        "model": "sim",
+        "messages": [{"role": "user", "content": format!("Prompt number {prompt}: what do you say to it?")}],
+        "max_tokens": ANSWER_TOKENS,
+        "stream": is_stream,
+    });
+    Request::json(PATH, body.to_string())
+}
+
+fn text(message: &Value) -> &str {
+    message["content"].as_str().unwrap_or_default()
+}
+
+fn cut(error: &io::Error) -> Wrong {
+    format!("cut: {error}")
+}
+
+fn clear_error(response: &Response) -> Result<Verdict, Wrong> {
+    match response.error_code() {
+        Some(code) if response.status >= 500 => Ok(Verdict::Error(format!("{} {code}", response.status))),
+        _ => Err(format!("unclear: {} {}", response.status, response.text())),
+    }
+}
