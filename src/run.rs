@@ -79,11 +79,8 @@ pub(crate) fn start(config: Config) -> Result<Running, Failure> {
     raise_descriptor_limit();
 
     let shard_stats: Vec<_> = listeners.iter().map(|_| Arc::new(ShardStats::new(&shape))).collect();
-    let sources = Sources {
-        shards: shard_stats.clone(),
-        control: state.stats(),
-        policy: config.shard.policy.name(),
-    };
+    let sources =
+        Sources { shards: shard_stats.clone(), control: state.stats(), policy: config.shard.policy.name() };
     let (reports, reports_inbox) = crossbeam_channel::bounded(BATCHES_QUEUED_MAX);
     let (admin, admin_inbox) = crossbeam_channel::bounded(ADMIN_CALLS_QUEUED_MAX);
     let (results, results_inbox) = crossbeam_channel::bounded(control::RESULTS_QUEUED_MAX);

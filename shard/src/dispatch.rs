@@ -85,7 +85,8 @@ pub(crate) async fn run(
             body: outgoing.body,
             excluded: &excluded,
         };
-        let leg = route::choose(shard, &input).map_err(|error| Stop::Reject(last_error.take().unwrap_or(error)))?;
+        let leg =
+            route::choose(shard, &input).map_err(|error| Stop::Reject(last_error.take().unwrap_or(error)))?;
         trace.attempts += 1;
         trace.routed.get_or_insert_with(|| shard.clock.now());
         // The previous attempt's leg ends here, and with it its count in that worker's load.
@@ -111,7 +112,9 @@ pub(crate) async fn run(
         excluded.push(leg.worker().id);
         if trace.attempts >= shard.config.total_retries_max {
             shard.stats.retries_exhausted_total.add(1);
-            return Err(Stop::Reject(last_error.take().unwrap_or_else(|| failure_error(failure, leg.worker()))));
+            return Err(Stop::Reject(
+                last_error.take().unwrap_or_else(|| failure_error(failure, leg.worker())),
+            ));
         }
         shard.stats.retries_total.add(1);
     }
@@ -129,9 +132,7 @@ pub(crate) fn note_failure(shard: &Shard, worker: &Worker, failure: UpstreamFail
 pub(crate) fn failure_error(failure: UpstreamFailure, worker: &Worker) -> ApiError {
     let url = &worker.url;
     let (code, message) = match failure {
-        UpstreamFailure::Connect => {
-            (ErrorCode::UpstreamConnect, format!("cannot connect to worker {url}"))
-        }
+        UpstreamFailure::Connect => (ErrorCode::UpstreamConnect, format!("cannot connect to worker {url}")),
         UpstreamFailure::ConnectTimeout => {
             (ErrorCode::UpstreamTimeout, format!("connecting to worker {url} took too long"))
         }
@@ -144,9 +145,7 @@ pub(crate) fn failure_error(failure: UpstreamFailure, worker: &Worker) -> ApiErr
         UpstreamFailure::Timeout => {
             (ErrorCode::UpstreamTimeout, format!("worker {url} did not answer within the request timeout"))
         }
-        UpstreamFailure::Body => {
-            (ErrorCode::UpstreamBody, format!("the answer of worker {url} ended early"))
-        }
+        UpstreamFailure::Body => (ErrorCode::UpstreamBody, format!("the answer of worker {url} ended early")),
     };
     ApiError::new(code, message)
 }
@@ -263,15 +262,16 @@ async fn answer_head(
         match socket::recv_spare(&connection.stream, buf) {
             Ok(Received::Bytes(_)) => {}
             Ok(Received::WouldBlock) => continue,
-            Ok(Received::End) | Err(_) if buf.is_empty() && connection.is_reused => return Err(Failure::Stale),
+            Ok(Received::End) | Err(_) if buf.is_empty() && connection.is_reused => {
+                return Err(Failure::Stale);
+            }
             Ok(Received::End) | Err(_) => return Err(Failure::Upstream(UpstreamFailure::Head)),
         }
         while let Some(end) = wire::head_end(buf, searched) {
             if !is_interim(&buf[..end]) {
                 return Ok(end);
             }
-            interim_left =
-                interim_left.checked_sub(1).ok_or(Failure::Upstream(UpstreamFailure::Protocol))?;
+            interim_left = interim_left.checked_sub(1).ok_or(Failure::Upstream(UpstreamFailure::Protocol))?;
             buf.drain(..end);
             searched = 0;
         }

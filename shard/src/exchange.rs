@@ -55,11 +55,7 @@ pub(crate) fn boxed<'a>(
     Box::pin(run(shard, client, watch))
 }
 
-async fn run(
-    shard: &Rc<Shard>,
-    client: &mut Client<'_>,
-    watch: Pin<&mut dyn Readiness>,
-) -> Next {
+async fn run(shard: &Rc<Shard>, client: &mut Client<'_>, watch: Pin<&mut dyn Readiness>) -> Next {
     let mut buf = shard.take_buffer();
     buf.extend_from_slice(&client.early);
     client.begin_exchange();

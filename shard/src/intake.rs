@@ -70,7 +70,10 @@ pub(crate) async fn head(
             match readable(client.slot, watch.as_mut()).await {
                 Ok(()) => {}
                 Err(Interrupt::Deadline) if !buf.is_empty() => {
-                    return Err(Stop::reject(ErrorCode::RequestTimeout, "the request head took too long to arrive"));
+                    return Err(Stop::reject(
+                        ErrorCode::RequestTimeout,
+                        "the request head took too long to arrive",
+                    ));
                 }
                 Err(_) => return Err(Stop::Gone),
             }
@@ -240,7 +243,10 @@ async fn more(
         match readable(client.slot, watch.as_mut()).await {
             Ok(()) => {}
             Err(Interrupt::Deadline) => {
-                return Err(Stop::reject(ErrorCode::RequestTimeout, "the request body took too long to arrive"));
+                return Err(Stop::reject(
+                    ErrorCode::RequestTimeout,
+                    "the request body took too long to arrive",
+                ));
             }
             Err(_) => return Err(Stop::Gone),
         }

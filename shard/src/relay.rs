@@ -72,7 +72,9 @@ pub(crate) async fn run(
                     let whole = Whole { head: &head, body: &body, delimiter };
                     send_whole(shard, client, plan.connection, &whole, trace).await.map(|()| is_exact)
                 }
-                Ok(Held::TooLong { body, decoder }) => passage.stream(&plan, decoder, &head, &body, &[]).await,
+                Ok(Held::TooLong { body, decoder }) => {
+                    passage.stream(&plan, decoder, &head, &body, &[]).await
+                }
                 Err(HoldError::Stop(Stop::Gone)) => Err(()),
                 Err(HoldError::Stop(Stop::Reject(error))) => {
                     shard.stats.upstream_failures_total[UpstreamFailure::Timeout as usize].add(1);

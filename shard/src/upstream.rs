@@ -38,7 +38,8 @@ pub(crate) struct Upstreams {
 impl Upstreams {
     /// Takes the most recently used idle connection that is still open.
     pub(crate) fn checkout(&mut self, worker: WorkerId, now_ms: u64) -> Option<Connection> {
-        let pool = self.pools.get_mut(worker.index as usize).filter(|pool| pool.generation == worker.generation)?;
+        let pool =
+            self.pools.get_mut(worker.index as usize).filter(|pool| pool.generation == worker.generation)?;
         while let Some(idle) = pool.idle.pop() {
             let idle_ms = now_ms.saturating_sub(idle.since_ms);
             if u128::from(idle_ms) < limits::UPSTREAM_CHECK_AFTER.as_millis() || is_open(&idle.stream) {

@@ -22,7 +22,6 @@ use fleet::report::Report;
 use fleet::snapshot::Snapshot;
 use fleet::stats::ShardStats;
 use tracing::debug;
-use tracing::error;
 
 use crate::control::event::Event;
 use crate::control::limits;
@@ -165,7 +164,8 @@ fn drain<T>(from: &mut Receiver<T>, max: usize, mut take: impl FnMut(T)) {
             Ok(message) => take(message),
             Err(TryRecvError::Empty) => return,
             Err(TryRecvError::Disconnected) => {
-                error!(inbox = std::any::type_name::<T>(), "an inbox of control has lost its senders");
+                // Shards end before control does when the process drains.
+                debug!(inbox = std::any::type_name::<T>(), "an inbox of control has lost its senders");
                 *from = never();
                 return;
             }

@@ -1,1 +1,19 @@
-fn main() {}
+//! The `ringway` binary between clients and workers, seen only through sockets, signals and its output.
+
+mod setup;
+
+mod chaos;
+mod client_leaves;
+mod errors;
+mod fleet;
+mod framing;
+mod headers;
+mod keep_alive;
+mod lifecycle;
+mod metrics;
+mod relay;
+mod removal;
+mod retries;
+mod routing;
+mod slow;
+mod streams;

@@ -224,7 +224,8 @@ mod tests {
 
     #[test]
     fn near_misses_are_unknown() {
-        for path in ["/", "", "/workers/", "/v1/chat/completions/", "/v1/audio/", "/V1/models", "/v1/images"] {
+        for path in ["/", "", "/workers/", "/v1/chat/completions/", "/v1/audio/", "/V1/models", "/v1/images"]
+        {
             assert_eq!(Endpoint::resolve(path), Endpoint::Unknown, "{path}");
         }
     }

@@ -100,9 +100,7 @@ fn member<'a>(
     let kind = scanner.peek().map_err(json_error)?;
     if key.eq("model") {
         peeked.model = match kind {
-            Kind::String => {
-                Some(scanner.string().and_then(|value| value.unescape()).map_err(json_error)?)
-            }
+            Kind::String => Some(scanner.string().and_then(|value| value.unescape()).map_err(json_error)?),
             Kind::Null => {
                 scanner.skip().map_err(json_error)?;
                 None
@@ -118,7 +116,11 @@ fn member<'a>(
             Kind::True => true,
             Kind::False | Kind::Null => false,
             Kind::Object | Kind::Array | Kind::String | Kind::Number => {
-                return Err(ApiError::about(ErrorCode::InvalidField, "stream", "`stream` must be true or false"));
+                return Err(ApiError::about(
+                    ErrorCode::InvalidField,
+                    "stream",
+                    "`stream` must be true or false",
+                ));
             }
         };
         return scanner.skip().map(drop).map_err(json_error);

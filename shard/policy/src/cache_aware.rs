@@ -108,8 +108,12 @@ impl Replica {
         if let Some((blocks, worker)) = recent {
             return Some(Known { blocks, published, holder: worker.index, tick: request.tick });
         }
-        best.filter(|_| published > 0)
-            .map(|(holder, tick)| Known { blocks: published, published, holder: holder.0, tick })
+        best.filter(|_| published > 0).map(|(holder, tick)| Known {
+            blocks: published,
+            published,
+            holder: holder.0,
+            tick,
+        })
     }
 
     /// The least loaded candidate.

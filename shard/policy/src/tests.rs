@@ -34,7 +34,8 @@ impl World {
                 })
             })
             .collect();
-        let shape = StatsShape { endpoints: 1, methods: 1, error_codes: 1, duration_bounds_us: Arc::from([1]) };
+        let shape =
+            StatsShape { endpoints: 1, methods: 1, error_codes: 1, duration_bounds_us: Arc::from([1]) };
         let pool = Arc::new(Pool {
             model: "m".into(),
             block_seed: 0,

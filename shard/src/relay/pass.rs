@@ -147,7 +147,11 @@ impl Passage<'_, '_, '_> {
                 Ok(Received::WouldBlock) => return Ok(Flow::More),
                 Ok(Received::End) | Err(_) => relay.end_of_input(outbound),
             };
-            let sent = if outbound.is_empty() { 0 } else { socket::send(self.client.stream, outbound).map_err(drop)? };
+            let sent = if outbound.is_empty() {
+                0
+            } else {
+                socket::send(self.client.stream, outbound).map_err(drop)?
+            };
             self.shard.stats.sent_bytes_total.add(sent as u64);
             (flow, outbound[sent..].to_vec())
         };

@@ -49,13 +49,17 @@ pub(crate) fn recv(stream: &TcpStream, into: &mut [u8]) -> io::Result<Received> 
 /// Receives into the spare capacity of `into`, which must not be empty, and lengthens it.
 pub(crate) fn recv_spare(stream: &TcpStream, into: &mut Vec<u8>) -> io::Result<Received> {
     debug_assert!(into.capacity() > into.len(), "room to receive");
-    received(rustix::net::recv(fd(stream), rustix::buffer::spare_capacity(into), RecvFlags::DONTWAIT).map(|(n, _)| n))
+    received(
+        rustix::net::recv(fd(stream), rustix::buffer::spare_capacity(into), RecvFlags::DONTWAIT)
+            .map(|(n, _)| n),
+    )
 }
 
 /// Looks whether bytes or a close are waiting, without taking them.
 pub(crate) fn peek(stream: &TcpStream) -> io::Result<Received> {
     received(
-        rustix::net::recv(fd(stream), &mut [0_u8; 1][..], RecvFlags::DONTWAIT | RecvFlags::PEEK).map(|(n, _)| n),
+        rustix::net::recv(fd(stream), &mut [0_u8; 1][..], RecvFlags::DONTWAIT | RecvFlags::PEEK)
+            .map(|(n, _)| n),
     )
 }
 

@@ -9,6 +9,7 @@ use fleet::id::WorkerId;
 use fleet::tree::HolderId;
 use futures_channel::oneshot;
 use rand::RngExt;
+use tracing::debug;
 use tracing::error;
 use tracing::info;
 use tracing::warn;
@@ -58,7 +59,7 @@ impl State {
     /// Registers a worker that [`State::may_add`] allows. Its first check is due at once.
     pub(crate) fn register(&mut self, spec: WorkerSpec, now: Duration) -> WorkerId {
         if spec.api_key.is_none() && self.config.api_key.is_some() {
-            warn!(worker = %spec.url.text, "worker has no API key although the gateway has one; the gateway's is not passed on");
+            warn!(worker = %spec.url.text, "worker has no API key; the gateway's own is not passed on");
         }
         let uuid = uuid::Builder::from_random_bytes(self.uuids.random()).into_uuid();
         let id = self.registry.insert(uuid, spec, self.config.shards, now);
@@ -171,10 +172,12 @@ impl State {
         entry.is_under_way = matches!(change, Change::Reached | Change::Recovered);
         let must_describe = entry.is_under_way;
         match change {
-            Change::None if !is_alive => {
+            Change::None if is_alive => {}
+            // The first is news; a worker that stays away says so at its state, not in every line of the log.
+            Change::None if matches!(entry.stage, Stage::Pending { failures: 1 } | Stage::Ready { .. }) => {
                 info!(worker = %url, reason = %reason(&probe.answer), "health check failed");
             }
-            Change::None => {}
+            Change::None => debug!(worker = %url, reason = %reason(&probe.answer), "health check failed"),
             Change::Reached => info!(worker = %url, "worker reached"),
             Change::Lost => warn!(worker = %url, reason = %reason(&probe.answer), "worker is unhealthy"),
             Change::Recovered => info!(worker = %url, "worker is healthy again"),

@@ -149,6 +149,19 @@ impl Client {
         self.wire.send(&request.bytes())
     }
 
+    /// Sends bytes as they are.
+    ///
+    /// # Errors
+    /// When the server has gone.
+    pub fn try_send_bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.wire.send(bytes)
+    }
+
+    /// Whether some of an answer, or the end of the connection, has arrived.
+    pub fn has_answer(&mut self) -> bool {
+        self.wire.has_input()
+    }
+
     /// Sends a request and reads its answer.
     #[track_caller]
     pub fn ask(&mut self, request: &Request) -> Response {

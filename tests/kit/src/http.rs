@@ -193,6 +193,14 @@ impl Wire {
         closes
     }
 
+    /// Whether there is something to read, an end included, without waiting for it.
+    pub fn has_input(&mut self) -> bool {
+        let _ = self.stream.set_nonblocking(true);
+        let has_input = !self.stream.peek(&mut [0]).is_err_and(|error| is_timeout(&error));
+        let _ = self.stream.set_nonblocking(false);
+        has_input || !self.buf.is_empty()
+    }
+
     /// Ends the connection with a reset.
     pub fn reset(self) {
         // Only then does closing send RST; without it the test sees an orderly end and fails on its own terms.

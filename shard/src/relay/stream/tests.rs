@@ -66,7 +66,10 @@ fn a_stream_that_breaks_anywhere_ends_in_whole_events_and_an_error() {
                 let (text, is_ended) = received(&out);
                 assert!(is_ended);
                 let (before, after) = text.split_once("data: {\"error\"").expect("an error event");
-                assert!(EVENTS[..done_at].starts_with(before) && (before.is_empty() || before.ends_with(['\n', '\r'])));
+                assert!(
+                    EVENTS[..done_at].starts_with(before)
+                        && (before.is_empty() || before.ends_with(['\n', '\r']))
+                );
                 assert!(after.ends_with("}}\n\ndata: [DONE]\n\n"), "{after}");
             }
             Flow::End { .. } => assert_eq!(received(&out), (EVENTS.to_owned(), true)),
@@ -89,7 +92,8 @@ fn an_event_longer_than_what_is_held_flows_and_is_closed_before_the_error() {
 
 #[test]
 fn a_plain_body_keeps_its_length_and_cannot_say_that_it_broke() {
-    let mut relay = Relay::new(BodyDecoder::new(ResponseFraming::Length(5)), Kind::Plain, Delimiter::Length(5));
+    let mut relay =
+        Relay::new(BodyDecoder::new(ResponseFraming::Length(5)), Kind::Plain, Delimiter::Length(5));
     let mut out = Vec::new();
     assert_eq!(relay.push(b"abc", &mut out), Flow::More);
     assert_eq!(relay.end_of_input(&mut out), Flow::Broken);

@@ -81,6 +81,15 @@ impl Exchange {
         self.chunk(format!("data: {data}\n\n").as_bytes());
     }
 
+    /// Sends an event in a chunk of its own.
+    ///
+    /// # Errors
+    /// When the gateway has closed the connection.
+    pub fn try_event(&mut self, data: &str) -> io::Result<()> {
+        let event = format!("data: {data}\n\n");
+        self.wire.send(format!("{:x}\r\n{event}\r\n", event.len()).as_bytes())
+    }
+
     /// Sends a chunk.
     #[track_caller]
     pub fn chunk(&mut self, data: &[u8]) {

@@ -1,0 +1,167 @@
+//! The process: signals, what a shutdown waits for, and starts that cannot work.
+
+use std::net::TcpListener;
+use std::path::Path;
+
+use testkit::client::Client;
+use testkit::client::Request;
+use testkit::gateway::Launch;
+use testkit::gateway::Signal;
+use testkit::gateway::run_to_end;
+use testkit::place;
+use testkit::wait;
+use testkit::worker::Worker;
+
+use crate::setup::PLAIN;
+use crate::setup::Setup;
+use crate::setup::binary;
+use crate::setup::chat;
+use crate::setup::chat_stream;
+use crate::setup::on_every_setup;
+
+on_every_setup! {
+    sigterm_lets_a_running_stream_finish
+    a_second_signal_stops_at_once
+    the_grace_period_ends_what_does_not_end
+    an_idle_gateway_ends_at_once
+}
+
+fn sigterm_lets_a_running_stream_finish(setup: Setup) {
+    for signal in [Signal::TERM, Signal::INT] {
+        let worker = Worker::manual();
+        let mut gateway = setup.start(&[&worker]);
+        let mut client = gateway.client();
+        client.send(&chat_stream("hello").bytes());
+        let mut exchange = worker.exchange();
+        exchange.open_stream();
+        exchange.event("1");
+        assert_eq!(client.head().0, 200);
+        assert_eq!(client.event().as_deref(), Some("data: 1"));
+        gateway.signal(signal);
+        wait::until("new connections are refused", || Client::try_connect(gateway.addr()).is_err());
+        for at in 2..10 {
+            exchange.event(&at.to_string());
+            assert_eq!(client.event(), Some(format!("data: {at}")));
+        }
+        assert!(gateway.is_running(), "it waits for the stream");
+        exchange.close_stream();
+        assert_eq!(client.events(), ["[DONE]"]);
+        assert!(client.is_closed());
+        assert_eq!(gateway.wait_exit().code(), Some(0));
+    }
+}
+
+fn a_second_signal_stops_at_once(setup: Setup) {
+    let worker = Worker::manual();
+    let mut gateway = setup.start(&[&worker]);
+    let mut client = gateway.client();
+    client.send(&chat("hello").bytes());
+    let exchange = worker.exchange();
+    gateway.signal(Signal::TERM);
+    wait::until("new connections are refused", || Client::try_connect(gateway.addr()).is_err());
+    assert!(gateway.is_running());
+    gateway.signal(Signal::TERM);
+    gateway.wait_exit();
+    exchange.wait_closed();
+    assert!(client.try_response().is_err());
+}
+
+fn the_grace_period_ends_what_does_not_end(setup: Setup) {
+    let worker = Worker::manual();
+    let launch = setup.launch().flag("--shutdown-grace-period-secs", 1).worker(worker.url());
+    let mut gateway = launch.start();
+    let mut client = gateway.client();
+    client.send(&chat("hello").bytes());
+    let exchange = worker.exchange();
+    gateway.signal(Signal::TERM);
+    gateway.wait_exit();
+    exchange.wait_closed();
+}
+
+fn an_idle_gateway_ends_at_once(setup: Setup) {
+    let worker = Worker::answering();
+    let mut gateway = setup.start(&[&worker]);
+    let mut idle = gateway.client();
+    assert_eq!(idle.ask(&chat("hello")).status, 200);
+    gateway.signal(Signal::TERM);
+    assert_eq!(gateway.wait_exit().code(), Some(0));
+    assert!(idle.is_closed());
+}
+
+#[track_caller]
+fn check_refused(launch: &Launch, words: &[&str]) {
+    let ended = launch.run_to_end();
+    assert_eq!((ended.code, ended.stderr.len()), (Some(2), 1), "{:?}", ended.stderr);
+    for word in words {
+        assert!(ended.stderr[0].contains(word), "{word:?} is not in {:?}", ended.stderr);
+    }
+}
+
+#[test]
+fn a_port_in_use_ends_the_start() {
+    let taken = TcpListener::bind((place::own_ip(), 0)).expect("a port");
+    let addr = taken.local_addr().expect("bound");
+    let port = addr.port().to_string();
+    check_refused(&PLAIN.launch().listen(addr), &[&port, "in use"]);
+    check_refused(&PLAIN.launch().prometheus(addr), &[&port, "in use"]);
+}
+
+#[test]
+fn a_port_of_another_gateway_ends_the_start() {
+    let first = PLAIN.launch().start_listening();
+    check_refused(&PLAIN.launch().listen(first.addr()), &["in use"]);
+    assert_eq!(first.get("/health").status, 200);
+}
+
+#[test]
+fn command_lines_that_cannot_work_end_the_start_with_one_line() {
+    for (name, value, words) in [
+        ("--cpu-affinity", "0-", "--cpu-affinity"),
+        ("--cpu-affinity", "x", "--cpu-affinity"),
+        ("--cpu-affinity", "100000", "--cpu-affinity"),
+        ("--cpu-affinity", "0,0", "--cpu-affinity"),
+        ("--policy", "fastest", "fastest"),
+        ("--io-driver", "kqueue", "kqueue"),
+        ("--shards", "0", "--shards"),
+        ("--shards", "two", "--shards"),
+        ("--max-payload-size", "0", "--max-payload-size"),
+        ("--request-timeout-secs", "0", "--request-timeout-secs"),
+        ("--log-level", "loud", "loud"),
+        ("--prefix-memory", "lots", "--prefix-memory"),
+        ("--no-such-flag", "1", "--no-such-flag"),
+        ("--host", "not an address", "not an address"),
+        ("--health-check-endpoint", "health", "--health-check-endpoint"),
+    ] {
+        check_refused(&binary().flag(name, value), &[words]);
+    }
+}
+
+#[test]
+fn worker_urls_that_cannot_work_end_the_start_with_one_line() {
+    for url in ["127.0.0.1:8000", "ftp://a", "http://", "http://:8000", "http://a:0", "http://a b", ""] {
+        check_refused(&binary().worker("http://127.0.0.1:1").worker(url), &[url]);
+    }
+    check_refused(&binary().worker("http://a:1").worker("HTTP://A:1/"), &["twice"]);
+}
+
+#[test]
+fn help_and_version_are_answered_and_end_well() {
+    let program = Path::new(env!("CARGO_BIN_EXE_ringway"));
+    for flag in ["--help", "--version", "-h", "-V"] {
+        assert_eq!(run_to_end(program, &[flag]).code, Some(0), "{flag}");
+    }
+    let nonsense = run_to_end(program, &["no-such-command"]);
+    assert_eq!((nonsense.code, nonsense.stderr.len()), (Some(2), 1), "{:?}", nonsense.stderr);
+}
+
+#[test]
+fn a_thousand_starts_of_connections_leave_nothing_open() {
+    let worker = Worker::answering();
+    let gateway = PLAIN.start(&[&worker]);
+    for _ in 0..1000 {
+        drop(gateway.client());
+    }
+    // The page is asked on its own listener, so no connection of ours is left.
+    wait::until("no connection is open", || gateway.metrics().sum("smg_http_connections_active", &[]) == 0.0);
+    assert_eq!(gateway.ask(&Request::get("/health")).status, 200);
+}
