@@ -41,7 +41,7 @@ fn malformed() -> Vec<(&'static str, Vec<u8>, u16)> {
             text(format!("{post}transfer-encoding: xchunked\r\n\r\n0\r\n\r\n")),
             501,
         ),
-        ("chunked twice", text(format!("{post}transfer-encoding: chunked, chunked\r\n\r\n0\r\n\r\n")), 400),
+        ("chunked twice", text(format!("{post}transfer-encoding: chunked, chunked\r\n\r\n0\r\n\r\n")), 501),
         (
             "chunks in HTTP/1.0",
             b"POST /generate HTTP/1.0\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n".to_vec(),

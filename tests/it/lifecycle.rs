@@ -129,7 +129,6 @@ fn command_lines_that_cannot_work_end_the_start_with_one_line() {
         ("--log-level", "loud", "loud"),
         ("--prefix-memory", "lots", "--prefix-memory"),
         ("--no-such-flag", "1", "--no-such-flag"),
-        ("--host", "not an address", "not an address"),
         ("--health-check-endpoint", "health", "--health-check-endpoint"),
     ] {
         check_refused(&binary().flag(name, value), &[words]);
@@ -145,13 +144,16 @@ fn worker_urls_that_cannot_work_end_the_start_with_one_line() {
 }
 
 #[test]
-fn help_and_version_are_answered_and_end_well() {
+fn help_and_version_end_well_and_nonsense_does_not() {
     let program = Path::new(env!("CARGO_BIN_EXE_ringway"));
     for flag in ["--help", "--version", "-h", "-V"] {
         assert_eq!(run_to_end(program, &[flag]).code, Some(0), "{flag}");
     }
-    let nonsense = run_to_end(program, &["no-such-command"]);
-    assert_eq!((nonsense.code, nonsense.stderr.len()), (Some(2), 1), "{:?}", nonsense.stderr);
+    for args in [&["no-such-command"][..], &["--host", "nowhere"], &["--port", "70000"], &["--port", "0"]] {
+        let ended = run_to_end(program, args);
+        assert_eq!((ended.code, ended.stderr.len()), (Some(2), 1), "{args:?}: {:?}", ended.stderr);
+        assert!(ended.stderr[0].contains(args[0]), "{:?}", ended.stderr);
+    }
 }
 
 #[test]

@@ -39,7 +39,7 @@ fn form(field: &str, file: &[u8]) -> Vec<u8> {
 fn bodies_arrive_byte_for_byte(setup: Setup) {
     let worker = Worker::answering();
     let gateway = setup.start(&[&worker]);
-    let long_text = "x\\n\u{1F600} ".repeat(130_000);
+    let long_text = "x\\n\u{1F600} ".repeat(140_000);
     let long = format!("{{\"messages\":[{{\"role\":\"user\",\"content\":\"{long_text}\"}}]}}");
     assert!(long.len() > 1024 * 1024);
     let multipart = "multipart/form-data; boundary=XyZ";
@@ -94,9 +94,6 @@ fn answers_come_back_byte_for_byte(setup: Setup) {
             assert_eq!(response.status, 201, "{content_type} {len} {framing}");
             assert_eq!(response.headers.all("content-type"), [content_type]);
             assert!(response.body == body, "{content_type} {len} {framing}: {} bytes", response.body.len());
-            if framing == "close" {
-                worker.drop_connections();
-            }
         }
     }
 }

@@ -20,7 +20,7 @@ on_every_setup! {
     a_death_before_the_answer_goes_to_another_worker
 }
 
-const LENGTH: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: 32\r\n\r\n";
+const LENGTH: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: 33\r\n\r\n";
 const UNTIL_CLOSE: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n\r\n";
 
 /// A client whose stream the worker begins to answer.

@@ -44,10 +44,13 @@ fn serve(mut wire: Wire, shared: &Arc<Shared>, hand_over: &Sender<Exchange>, id:
         let line = head.start.trim_end_matches(" HTTP/1.1").to_owned();
         let Ok(mut body) = head.body(Body::Done) else { return };
         if let Some(answer) = own_answer(shared, &line) {
-            if wire.rest(&mut body).and_then(|_| wire.send(&answer)).is_err() {
+            if wire.rest(&mut body).is_err() {
                 return;
             }
             lock(&shared.asked).push(line);
+            if wire.send(&answer).is_err() {
+                return;
+            }
             continue;
         }
         let mode = lock(&shared.mode).clone();
@@ -60,7 +63,7 @@ fn serve(mut wire: Wire, shared: &Arc<Shared>, hand_over: &Sender<Exchange>, id:
         let request = Received::of(head, body);
         lock(&shared.received).push(request.clone());
         if let Mode::Answer(answer) = mode {
-            if wire.send(&answer).is_err() {
+            if wire.send(&answer).is_err() || says_close(&answer) {
                 return;
             }
             continue;
@@ -78,6 +81,13 @@ fn serve(mut wire: Wire, shared: &Arc<Shared>, hand_over: &Sender<Exchange>, id:
             lock(&shared.connections).insert(id, twin);
         }
     }
+}
+
+/// Whether an answer ends its connection.
+fn says_close(answer: &[u8]) -> bool {
+    const CLOSE: &[u8] = b"connection: close\r\n";
+    let head = &answer[..answer.len().min(1024)];
+    head.windows(CLOSE.len()).any(|window| window.eq_ignore_ascii_case(CLOSE))
 }
 
 /// What a worker answers to the gateway itself.
