@@ -47,7 +47,8 @@ const STOP_POLL: Duration = Duration::from_millis(5);
 pub(crate) struct Running {
     shards: Vec<JoinHandle<std::io::Result<()>>>,
     control: JoinHandle<()>,
-    lifecycle: Arc<Lifecycle>,
+    /// Kept whole, so that control's inboxes have a sender as long as it runs.
+    shared: Shared,
     sources: Sources,
     _logs: Logs,
 }
@@ -132,7 +133,7 @@ pub(crate) fn start(config: Config) -> Result<Running, Failure> {
         start_us = start.elapsed().as_micros() as u64,
         "ringway {} listens", env!("CARGO_PKG_VERSION")
     );
-    Ok(Running { shards, control, lifecycle: shared.lifecycle, sources, _logs: logs })
+    Ok(Running { shards, control, shared, sources, _logs: logs })
 }
 
 // === impl Running ===
@@ -151,7 +152,7 @@ impl Running {
         // A shard that dies takes its connections with it: better a restart than a gateway that answers some.
         while !self.control.is_finished() {
             if let Some(dead) = self.shards.iter().position(JoinHandle::is_finished)
-                && self.lifecycle.phase() == fleet::cell::Phase::Running
+                && self.shared.lifecycle.phase() == fleet::cell::Phase::Running
             {
                 let why = self.shards.into_iter().nth(dead).map(JoinHandle::join);
                 return Err(Failure::runtime(format!("shard {dead} ended: {}", reason(why))));
@@ -161,7 +162,7 @@ impl Running {
         if self.control.join().is_err() {
             return Err(Failure::runtime("the control thread panicked"));
         }
-        self.lifecycle.advance(fleet::cell::Phase::Stopping);
+        self.shared.lifecycle.advance(fleet::cell::Phase::Stopping);
         let deadline = Instant::now() + STOP_WAIT;
         while Instant::now() < deadline && !self.shards.iter().all(JoinHandle::is_finished) {
             std::thread::park_timeout(STOP_POLL);

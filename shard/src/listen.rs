@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::net::TcpListener;
+use std::time::Duration;
 
 use socket2::Domain;
 use socket2::Protocol;
@@ -12,13 +13,19 @@ use socket2::Type;
 /// Connections the kernel queues per listener before it refuses; `net.core.somaxconn` may cut it.
 const BACKLOG: i32 = 4096;
 
+/// How long a port that is in use is tried again. The kernel takes a ring of a process that has just ended apart in
+/// the background, and until then the listener in it holds the port: a restart must outlast that.
+const IN_USE_WAIT: Duration = Duration::from_millis(500);
+/// Pause between two tries.
+const IN_USE_PAUSE: Duration = Duration::from_millis(5);
+
 /// Binds `count` listeners to `address`. A first probe without SO_REUSEPORT makes a port that anyone else holds an
 /// error, also when the holder would share it.
 ///
 /// # Errors
-/// When the address is not ours or the port is taken.
+/// When the address is not ours, or the port is taken and stays so for half a second.
 pub fn bind(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
-    let probe = socket(address, Sharing::Exclusive)?;
+    let probe = probe(address)?;
     let port = probe.local_addr()?.as_socket().map_or(address.port(), |bound| bound.port());
     drop(probe);
     let address = SocketAddr::new(address.ip(), port);
@@ -29,6 +36,19 @@ pub fn bind(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
             Ok(socket.into())
         })
         .collect()
+}
+
+fn probe(address: SocketAddr) -> io::Result<Socket> {
+    let mut waited = Duration::ZERO;
+    loop {
+        match socket(address, Sharing::Exclusive) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && waited < IN_USE_WAIT => {
+                std::thread::sleep(IN_USE_PAUSE);
+                waited += IN_USE_PAUSE;
+            }
+            result => return result,
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -146,6 +146,7 @@ fn nothing_behind_a_refused_request_is_taken_for_another() {
     client.send(both.as_bytes());
     assert_eq!(client.response().status, 400);
     assert!(client.is_closed());
+    drop(client);
     gateway.wait_idle();
     assert!(worker.received().is_empty());
 }

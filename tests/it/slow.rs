@@ -21,10 +21,8 @@ fn a_client_that_does_not_read_stops_its_worker(setup: Setup) {
     let gateway = setup.start(&[&worker]);
     let before = gateway.resident_bytes();
     let mut client = gateway.client();
-    client.shrink_receive_buffer();
     client.send(&chat_stream("hello").bytes());
     let mut exchange = worker.exchange();
-    exchange.shrink_send_buffer();
     exchange.open_stream();
     let data = format!("data: {}\n\n", "x".repeat(1000));
     let event = format!("{:x}\r\n{data}\r\n", data.len());

@@ -1,1 +1,44 @@
-fn main() {}
+//! Helpers of the repository: `tidy` checks its rules, `chaos` and `startup` try the release binary.
+
+mod chaos;
+mod startup;
+mod tidy;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use argh::FromArgs;
+
+/// Helpers of the repository.
+#[derive(FromArgs)]
+struct Args {
+    #[argh(subcommand)]
+    tool: Tool,
+}
+
+#[derive(FromArgs)]
+#[argh(subcommand)]
+enum Tool {
+    Tidy(tidy::Args),
+    Chaos(chaos::Args),
+    Startup(startup::Args),
+}
+
+fn main() -> ExitCode {
+    let is_good = match argh::from_env::<Args>().tool {
+        Tool::Tidy(_) => tidy::run(),
+        Tool::Chaos(args) => chaos::run(&args),
+        Tool::Startup(args) => startup::run(&args),
+    };
+    if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The binary to try: the one named, else the release build beside this tool's own.
+fn binary(named: Option<&PathBuf>) -> PathBuf {
+    named.cloned().unwrap_or_else(|| {
+        let own = std::env::current_exe().unwrap_or_default();
+        // target/PROFILE/tools => target/release/ringway
+        let target = own.parent().and_then(std::path::Path::parent).map(std::path::Path::to_owned);
+        target.unwrap_or_default().join("release").join("ringway")
+    })
+}

@@ -293,11 +293,6 @@ impl Client {
     pub fn end_of_sending(&self) {
         self.wire.end_of_sending();
     }
-
-    /// Asks the kernel for a small receive buffer, so that a client that does not read is felt soon.
-    pub fn shrink_receive_buffer(&self) {
-        socket2::SockRef::from(&self.wire.stream).set_recv_buffer_size(16 * 1024).expect("a socket option");
-    }
 }
 
 fn status(head: &Head) -> io::Result<u16> {

@@ -26,7 +26,6 @@ use std::thread;
 use std::time::Duration;
 
 use socket2::Domain;
-use socket2::SockRef;
 use socket2::Socket;
 use socket2::Type;
 
@@ -260,9 +259,4 @@ fn listen(addr: SocketAddr) -> Socket {
 /// A mutex whose holders never panic.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().expect("no holder panics")
-}
-
-/// Makes the kernel hold little for a connection, so that what is written and not read is felt soon.
-fn shrink_send_buffer(stream: &TcpStream) {
-    SockRef::from(stream).set_send_buffer_size(16 * 1024).expect("a socket option");
 }

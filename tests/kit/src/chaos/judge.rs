@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::thread;
 
 use serde_json::Value;
 use serde_json::json;
@@ -13,6 +14,8 @@ use crate::client::Response;
 
 /// Words of an answer: enough that no two prompts are answered alike.
 const ANSWER_TOKENS: usize = 24;
+/// Threads that ask for the right answers.
+const ASKERS: usize = 16;
 const PATH: &str = "/v1/chat/completions";
 
 /// The right answers.
@@ -35,13 +38,22 @@ impl Judge {
     /// Asks an engine directly what it says to each prompt.
     #[track_caller]
     pub(super) fn ask(engine: SocketAddr, prompts: usize) -> Judge {
-        let mut client = Client::connect(engine);
-        let mut answer = |prompt| {
-            let response = client.ask(&request(prompt, false));
-            assert_eq!(response.status, 200, "{response:?}");
-            text(&response.json()["choices"][0]["message"]).to_owned()
-        };
-        let answers: Vec<String> = (0..prompts).map(&mut answer).collect();
+        // Side by side: an engine takes its time for each.
+        let share = prompts.div_ceil(ASKERS);
+        let answers: Vec<String> = thread::scope(|scope| {
+            let ask = |asker: usize| {
+                let mut client = Client::connect(engine);
+                let mine = (asker * share).min(prompts)..((asker + 1) * share).min(prompts);
+                mine.map(|prompt| {
+                    let response = client.ask(&request(prompt, false));
+                    assert_eq!(response.status, 200, "{response:?}");
+                    text(&response.json()["choices"][0]["message"]).to_owned()
+                })
+                .collect::<Vec<String>>()
+            };
+            let askers: Vec<_> = (0..ASKERS).map(|asker| scope.spawn(move || ask(asker))).collect();
+            askers.into_iter().flat_map(|asker| asker.join().expect("an engine answers")).collect()
+        });
         let mut distinct = answers.clone();
         distinct.sort();
         distinct.dedup();

@@ -12,7 +12,6 @@ use crate::http::Wire;
 use crate::http::is_timeout;
 use crate::wait::DEADLINE;
 use crate::worker::json_answer;
-use crate::worker::shrink_send_buffer;
 
 /// How long a write may stand still before the connection counts as stuck.
 const STUCK_AFTER: Duration = Duration::from_millis(300);
@@ -139,11 +138,6 @@ impl Exchange {
     /// Whether the gateway closes the connection within `limit`.
     pub fn closes_within(&mut self, limit: Duration) -> bool {
         self.wire.closes_within(limit)
-    }
-
-    /// Makes the kernel take little of what is sent before it is read.
-    pub fn shrink_send_buffer(&self) {
-        shrink_send_buffer(&self.wire.stream);
     }
 
     /// Sends `bytes` again and again until none is taken any more, and says how many were; at most `bytes_max`.
