@@ -23,6 +23,12 @@ const DURATION_BUCKETS_S: [f64; 20] = [
     0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 45.0, 60.0, 90.0,
     120.0, 180.0, 240.0,
 ];
+/// Longest duration a flag may ask for: a year, so that no sum of durations overflows.
+const SECONDS_MAX: u64 = 365 * 24 * 3600;
+/// What an admin call that waits for a worker's start may take beyond the start itself.
+const ADMIN_MARGIN: Duration = Duration::from_secs(30);
+/// Largest payload bound: beyond any machine's memory, and far from overflow.
+const PAYLOAD_BYTES_MAX: usize = 1 << 46;
 /// Most shards: a sanity bound far above any machine's CPUs.
 const SHARDS_MAX: usize = 1024;
 
@@ -50,6 +56,7 @@ pub(crate) struct FleetConfig {
     pub(crate) prefix_bytes_max: usize,
     pub(crate) blocks_per_holder_max: usize,
     pub(crate) eviction_interval: Duration,
+    pub(crate) worker_failures_max: u32,
     pub(crate) shutdown_grace: Duration,
 }
 
@@ -87,7 +94,7 @@ pub(crate) fn lower(flags: &LaunchFlags) -> Result<Config, Failure> {
         },
         metrics: SocketAddr::new(
             host("--prometheus-host", &flags.metrics.prometheus_host)?,
-            flags.metrics.prometheus_port,
+            nonzero_port("--prometheus-port", flags.metrics.prometheus_port)?,
         ),
         duration_bounds_us: duration_bounds(&flags.metrics.prometheus_duration_buckets)?,
     })
@@ -166,7 +173,10 @@ fn cpus(flags: &LaunchFlags) -> Result<Vec<Option<usize>>, Failure> {
 
 fn shard_config(flags: &LaunchFlags, policy: Policy) -> Result<ShardConfig, Failure> {
     let limits = &flags.limits;
-    require(limits.max_payload_size > 0, "--max-payload-size must be above 0")?;
+    require(
+        (1..=PAYLOAD_BYTES_MAX).contains(&limits.max_payload_size),
+        &format!("--max-payload-size must be between 1 and {PAYLOAD_BYTES_MAX}"),
+    )?;
     require(flags.workers.max_worker_retries > 0, "--max-worker-retries must be above 0")?;
     require(flags.workers.max_total_retries > 0, "--max-total-retries must be above 0")?;
     Ok(ShardConfig {
@@ -176,10 +186,11 @@ fn shard_config(flags: &LaunchFlags, policy: Policy) -> Result<ShardConfig, Fail
         connect_timeout: seconds("--connect-timeout-secs", limits.connect_timeout_secs)?,
         head_timeout: seconds("--head-timeout-secs", limits.head_timeout_secs)?,
         body_timeout: seconds("--body-timeout-secs", limits.body_timeout_secs)?,
+        admin_timeout: seconds("--worker-startup-timeout-secs", flags.workers.worker_startup_timeout_secs)?
+            + ADMIN_MARGIN,
         keep_alive_timeout: seconds("--keep-alive-timeout-secs", limits.keep_alive_timeout_secs)?,
         request_id_headers: limits.request_id_headers.iter().map(|name| name.to_ascii_lowercase()).collect(),
         total_retries_max: flags.workers.max_total_retries,
-        worker_failures_max: flags.workers.max_worker_retries,
         seed: rand::random(),
     })
 }
@@ -208,12 +219,13 @@ fn fleet_config(flags: &LaunchFlags) -> Result<FleetConfig, Failure> {
         prefix_bytes_max: bytes("--prefix-memory", &routing.prefix_memory)?,
         blocks_per_holder_max: routing.max_tree_size.div_ceil(BLOCK_BYTES),
         eviction_interval: seconds("--eviction-interval", routing.eviction_interval)?,
-        shutdown_grace: Duration::from_secs(flags.limits.shutdown_grace_period_secs),
+        worker_failures_max: workers.max_worker_retries,
+        shutdown_grace: Duration::from_secs(flags.limits.shutdown_grace_period_secs.min(SECONDS_MAX)),
     })
 }
 
 fn seconds(flag: &str, seconds: u64) -> Result<Duration, Failure> {
-    require(seconds > 0, &format!("{flag} must be above 0"))?;
+    require((1..=SECONDS_MAX).contains(&seconds), &format!("{flag} must be between 1 and {SECONDS_MAX}"))?;
     Ok(Duration::from_secs(seconds))
 }
 

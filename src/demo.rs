@@ -87,7 +87,7 @@ fn welcome(flags: &DemoFlags) {
     );
 }
 
-/// Prints one line when something happened since `last` requests, and returns how many there have been.
+/// Prints one line about the engines and returns how many requests there have been; `last` is what it returned before.
 fn report(sources: &Sources, engines: &[EngineHandle], last: u64) -> u64 {
     let stats: Vec<_> = engines.iter().map(EngineHandle::stats).collect();
     let requests: u64 = stats.iter().map(|engine| engine.requests).sum();

@@ -195,7 +195,7 @@ fn control_config(config: &Config, stats_shape: StatsShape) -> ControlConfig {
         prefix_bytes_max: fleet.prefix_bytes_max,
         blocks_per_holder_max: fleet.blocks_per_holder_max,
         eviction_interval: fleet.eviction_interval,
-        worker_failures_max: config.shard.worker_failures_max,
+        worker_failures_max: fleet.worker_failures_max,
         shutdown_grace: fleet.shutdown_grace,
         version: env!("CARGO_PKG_VERSION"),
         started_unix_s: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),

@@ -78,6 +78,8 @@ async fn tick_until_done(shard: &Rc<Shard>) {
         };
         shard.slots.sweep(shard.clock.coarse_ms(), sweep);
         if is_done {
+            // What the sweep woke still says goodbye.
+            monoio::time::sleep(limits::TICK).await;
             return;
         }
     }

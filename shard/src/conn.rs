@@ -11,6 +11,7 @@ use monoio::net::TcpStream;
 
 use crate::exchange;
 use crate::intake::Stop;
+use crate::limits;
 use crate::rt::socket;
 use crate::rt::socket::Received;
 use crate::rt::wait;
@@ -32,8 +33,8 @@ pub(crate) struct Client<'a> {
     pub(crate) early: Vec<u8>,
     /// When the exchange must be over.
     deadline_ms: u64,
-    /// Whether the socket is still watched for the client's leaving. Not once a next request has arrived: then it
-    /// stays readable.
+    /// Whether the socket is still watched for the client's leaving. Not once more has come early than is kept:
+    /// then it stays readable.
     watching: Watching,
 }
 
@@ -64,6 +65,7 @@ pub(crate) async fn serve(shard: Rc<Shard>, stream: TcpStream, _permit: Connecti
             }
         }
         let next = exchange::boxed(&shard, &mut client, watch.as_mut()).await;
+        client.skip_empty_lines();
         if next == Next::Close || shard.lifecycle.phase() != Phase::Running {
             break;
         }
@@ -77,6 +79,7 @@ impl Client<'_> {
     /// Takes over for one exchange.
     pub(crate) fn begin_exchange(&mut self) {
         self.early = Vec::new();
+        self.deadline_ms = 0;
         self.watching = Watching::Yes;
     }
 
@@ -103,11 +106,29 @@ impl Client<'_> {
         self.deadline_ms != 0 && now_ms >= self.deadline_ms
     }
 
+    /// Takes what the client sent while its answer is still being made, so that its leaving is still seen behind it.
+    fn take_early(&mut self) -> Result<(), Stop> {
+        if self.early.len() >= limits::BUFFER_BYTES {
+            self.watching = Watching::No;
+            return Ok(());
+        }
+        self.early.reserve(limits::BUFFER_BYTES);
+        match socket::recv_spare(self.stream, &mut self.early) {
+            Ok(Received::Bytes(_) | Received::WouldBlock) => Ok(()),
+            Ok(Received::End) | Err(_) => Err(Stop::Gone),
+        }
+    }
+
+    /// Drops empty lines between requests (RFC 9112 §2.2): they are not the start of one.
+    fn skip_empty_lines(&mut self) {
+        let empty = self.early.iter().take_while(|&&byte| byte == b'\r' || byte == b'\n').count();
+        self.early.drain(..empty);
+    }
+
     /// Runs `operation` while watching the client.
     ///
     /// # Errors
-    /// [`Stop::Gone`] when the client leaves, or everything ends; a timeout when the deadline passes. What the
-    /// caller was waiting for decides which error the client sees, so the rejection here is only a default.
+    /// [`Stop::Gone`] when the client leaves; a rejection when the deadline passes or everything ends.
     pub(crate) async fn beside<T>(
         &mut self,
         mut watch: Pin<&mut dyn Readiness>,
@@ -117,18 +138,17 @@ impl Client<'_> {
         loop {
             match wait::either(self.slot, operation.as_mut(), watch.as_mut(), self.watching).await {
                 Either::Done(done) => return Ok(done),
-                Either::Other => match socket::peek(self.stream) {
-                    Ok(Received::Bytes(_)) => self.watching = Watching::No,
-                    Ok(Received::WouldBlock) => {}
-                    Ok(Received::End) | Err(_) => return Err(Stop::Gone),
-                },
+                Either::Other => self.take_early()?,
                 Either::Interrupted(Interrupt::Deadline) => {
                     return Err(Stop::reject(
                         ErrorCode::UpstreamTimeout,
                         "the worker did not finish within the request timeout",
                     ));
                 }
-                Either::Interrupted(Interrupt::Ended | Interrupt::Broken) => return Err(Stop::Gone),
+                Either::Interrupted(Interrupt::Ended) => {
+                    return Err(Stop::reject(ErrorCode::ShuttingDown, "the gateway is shutting down"));
+                }
+                Either::Interrupted(Interrupt::Broken) => return Err(Stop::Gone),
             }
         }
     }

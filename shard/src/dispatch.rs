@@ -1,10 +1,12 @@
 //! Attempts: sends a request to the chosen worker and waits for the head of its answer; tries another worker as long
 //! as the client has not been sent a byte.
 
+use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::pin::pin;
 use std::rc::Rc;
+use std::task::Poll;
 
 use api::endpoint::PromptShape;
 use api::error::ApiError;
@@ -23,11 +25,13 @@ use crate::encode;
 use crate::finish::Trace;
 use crate::intake::Stop;
 use crate::limits;
+use crate::port::Ports;
 use crate::route;
 use crate::route::Input;
 use crate::rt::socket;
 use crate::rt::socket::Received;
 use crate::rt::wait::Readiness;
+use crate::rt::wait::Watch;
 use crate::state::Shard;
 use crate::upstream::Connection;
 
@@ -46,6 +50,8 @@ pub(crate) struct Answered {
     pub(crate) connection: Connection,
     pub(crate) buf: Vec<u8>,
     pub(crate) head_len: usize,
+    /// Whether the worker got the whole request; if not, its connection is good for nothing more.
+    pub(crate) is_fully_sent: bool,
 }
 
 /// Why an attempt failed.
@@ -75,7 +81,6 @@ pub(crate) async fn run(
     outgoing: &Outgoing<'_, '_>,
     trace: &mut Trace<'_>,
 ) -> Result<Answered, Stop> {
-    client.set_deadline(shard.clock.deadline_ms(shard.config.request_timeout));
     let mut excluded = SmallVec::<[WorkerId; 8]>::new();
     let mut last_error = None;
     loop {
@@ -98,12 +103,11 @@ pub(crate) async fn run(
                     return Ok(answered);
                 }
                 Err(Failure::Stop(stop)) => {
-                    if let Stop::Reject(_) = &stop {
-                        shard.stats.upstream_failures_total[UpstreamFailure::Timeout as usize].add(1);
-                    }
+                    note_stop(shard, &stop);
                     return Err(stop);
                 }
                 Err(Failure::Upstream(failure)) => failure,
+                // A fresh connection is never stale; if it were, the worker would have closed it early.
                 Err(Failure::Stale) => UpstreamFailure::Head,
             };
         note_failure(shard, leg.worker(), failure);
@@ -120,12 +124,24 @@ pub(crate) async fn run(
     }
 }
 
-/// Counts a worker's transport failure, and tells control when they come in a row.
-pub(crate) fn note_failure(shard: &Shard, worker: &Worker, failure: UpstreamFailure) {
+/// Counts a worker's transport failure, and tells control of a worker that cannot be connected to.
+///
+/// Only such failures count towards removal: a connection that breaks may be the request's fault, and no request may
+/// empty the fleet. A worker that has died refuses connections soon enough.
+pub(crate) fn note_failure(shard: &Rc<Shard>, worker: &Worker, failure: UpstreamFailure) {
     shard.stats.upstream_failures_total[failure as usize].add(1);
-    if worker.cells.fail() >= shard.config.worker_failures_max {
-        shard.ports.report(Report::Failing { worker: worker.id }, &shard.stats);
-        shard.ports.flush(&shard.stats);
+    if matches!(failure, UpstreamFailure::Connect | UpstreamFailure::ConnectTimeout) {
+        worker.cells.fail();
+        Ports::report(shard, Report::Failing { worker: worker.id });
+    }
+}
+
+/// Counts an exchange that ran out of time.
+pub(crate) fn note_stop(shard: &Shard, stop: &Stop) {
+    if let Stop::Reject(error) = stop
+        && error.code == ErrorCode::UpstreamTimeout
+    {
+        shard.stats.upstream_failures_total[UpstreamFailure::Timeout as usize].add(1);
     }
 }
 
@@ -160,7 +176,7 @@ async fn attempt(
     worker: &Worker,
     request_id: &str,
 ) -> Result<Answered, Failure> {
-    let kept = shard.upstreams.borrow_mut().checkout(worker.id, shard.clock.coarse_ms());
+    let kept = shard.upstreams.borrow_mut().checkout(worker);
     if let Some(connection) = kept {
         shard.stats.upstream_reuses_total.add(1);
         match ask(shard, client, watch.as_mut(), outgoing, worker, request_id, connection).await {
@@ -178,30 +194,29 @@ async fn connect(
     mut watch: Pin<&mut dyn Readiness>,
     addresses: &[SocketAddr],
 ) -> Result<Connection, Failure> {
-    client.shorten_deadline(shard.clock.deadline_ms(shard.config.connect_timeout));
-    let mut result = Err(Failure::Upstream(UpstreamFailure::Connect));
-    for &address in addresses {
+    let mut failure = UpstreamFailure::Connect;
+    for &address in addresses.iter().take(limits::ADDRESSES_TRIED_MAX) {
+        client.shorten_deadline(shard.clock.deadline_ms(shard.config.connect_timeout));
         shard.stats.upstream_connects_total.add(1);
-        match client.beside(watch.as_mut(), TcpStream::connect_addr(address)).await {
+        let connected = client.beside(watch.as_mut(), TcpStream::connect_addr(address)).await;
+        client.restore_deadline();
+        match connected {
             Ok(Ok(stream)) => {
                 // Only latency is lost if this fails.
                 let _ = stream.set_nodelay(true);
-                result = Ok(Connection { stream, is_reused: false });
-                break;
+                return Ok(Connection { stream, address, is_reused: false });
             }
             Ok(Err(error)) => debug!(%address, %error, "cannot connect"),
-            Err(Stop::Reject(_)) if !client.is_overdue(shard.clock.coarse_ms()) => {
-                result = Err(Failure::Upstream(UpstreamFailure::ConnectTimeout));
-                break;
+            Err(Stop::Reject(error))
+                if error.code == ErrorCode::UpstreamTimeout
+                    && !client.is_overdue(shard.clock.coarse_ms()) =>
+            {
+                failure = UpstreamFailure::ConnectTimeout;
             }
-            Err(stop) => {
-                result = Err(Failure::Stop(stop));
-                break;
-            }
+            Err(stop) => return Err(Failure::Stop(stop)),
         }
     }
-    client.restore_deadline();
-    result
+    Err(Failure::Upstream(failure))
 }
 
 /// Sends the request over one connection and reads the head of the answer.
@@ -221,28 +236,81 @@ async fn ask(
         buf.extend_from_slice(body);
         body = b"";
     }
-    let died = |failure| if connection.is_reused { Failure::Stale } else { Failure::Upstream(failure) };
+    let (sent, head_len) = {
+        let mut readable = pin!(Watch::new(|| connection.stream.readable(false)));
+        let sent = push(client, watch.as_mut(), &connection, readable.as_mut(), &buf, body).await?;
+        buf.clear();
+        // A worker may answer from the head alone and close, or read no further: whatever it managed to say is its
+        // answer, and only its silence is a failure.
+        (sent, answer_head(client, watch, &connection, readable, &mut buf).await)
+    };
+    match head_len {
+        Ok(head_len) => Ok(Answered { connection, buf, head_len, is_fully_sent: sent == Sent::All }),
+        Err(Failure::Upstream(UpstreamFailure::Head)) if sent == Sent::Broken => {
+            Err(Failure::Upstream(UpstreamFailure::Send))
+        }
+        Err(failure) => Err(failure),
+    }
+}
+
+/// How far a request went out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sent {
+    /// All of it.
+    All,
+    /// Not all: the worker spoke first.
+    Interrupted,
+    /// Not all: the connection broke.
+    Broken,
+}
+
+/// What a full socket became.
+enum Room {
+    Writable(std::io::Result<()>),
+    Readable,
+}
+
+/// Sends head and body, until the worker speaks.
+async fn push(
+    client: &mut Client<'_>,
+    mut watch: Pin<&mut dyn Readiness>,
+    connection: &Connection,
+    mut readable: Pin<&mut dyn Readiness>,
+    head: &[u8],
+    body: &[u8],
+) -> Result<Sent, Stop> {
     let mut sent = 0;
-    while sent < buf.len() + body.len() {
+    while sent < head.len() + body.len() {
         let (head_left, body_left) =
-            if sent < buf.len() { (&buf[sent..], body) } else { (&b""[..], &body[sent - buf.len()..]) };
+            if sent < head.len() { (&head[sent..], body) } else { (&b""[..], &body[sent - head.len()..]) };
         let pushed = if body_left.is_empty() {
             socket::send(&connection.stream, head_left)
         } else {
             socket::send_two(&connection.stream, head_left, body_left)
         };
         match pushed {
-            Ok(0) => {
-                let writable = client.beside(watch.as_mut(), connection.stream.writable(false)).await?;
-                writable.map_err(|_| died(UpstreamFailure::Send))?;
+            Ok(0) => {}
+            Ok(n) => {
+                sent += n;
+                continue;
             }
-            Ok(n) => sent += n,
-            Err(_) => return Err(died(UpstreamFailure::Send)),
+            Err(_) => return Ok(Sent::Broken),
+        }
+        let mut writable = pin!(connection.stream.writable(false));
+        let room = std::future::poll_fn(|cx| {
+            if let Poll::Ready(result) = writable.as_mut().poll(cx) {
+                return Poll::Ready(Room::Writable(result));
+            }
+            readable.as_mut().poll_ready(cx).map(|_| Room::Readable)
+        });
+        match client.beside(watch.as_mut(), room).await? {
+            Room::Writable(Ok(())) => {}
+            Room::Writable(Err(_)) => return Ok(Sent::Broken),
+            Room::Readable if matches!(socket::peek(&connection.stream), Ok(Received::WouldBlock)) => {}
+            Room::Readable => return Ok(Sent::Interrupted),
         }
     }
-    buf.clear();
-    let head_len = answer_head(client, watch, &connection, &mut buf).await?;
-    Ok(Answered { connection, buf, head_len })
+    Ok(Sent::All)
 }
 
 /// Reads until `buf` holds the head of the final answer; interim ones (1xx) are dropped.
@@ -250,19 +318,30 @@ async fn answer_head(
     client: &mut Client<'_>,
     mut watch: Pin<&mut dyn Readiness>,
     connection: &Connection,
+    mut readable: Pin<&mut dyn Readiness>,
     buf: &mut Vec<u8>,
 ) -> Result<usize, Failure> {
-    let mut readable = pin!(crate::rt::wait::Watch::new(|| connection.stream.readable(false)));
     let mut searched = 0;
     let mut interim_left = limits::INTERIM_RESPONSES_MAX;
+    // Whatever woke `push` is there already.
+    let mut try_read = true;
     loop {
-        let ready = std::future::poll_fn(|cx| readable.as_mut().poll_ready(cx));
-        client.beside(watch.as_mut(), ready).await?.map_err(|_| Failure::Upstream(UpstreamFailure::Head))?;
+        if !std::mem::take(&mut try_read) {
+            let ready = std::future::poll_fn(|cx| readable.as_mut().poll_ready(cx));
+            client
+                .beside(watch.as_mut(), ready)
+                .await?
+                .map_err(|_| Failure::Upstream(UpstreamFailure::Head))?;
+        }
         buf.reserve(limits::BUFFER_BYTES / 2);
         match socket::recv_spare(&connection.stream, buf) {
             Ok(Received::Bytes(_)) => {}
             Ok(Received::WouldBlock) => continue,
-            Ok(Received::End) | Err(_) if buf.is_empty() && connection.is_reused => {
+            Ok(Received::End) | Err(_)
+                if interim_left == limits::INTERIM_RESPONSES_MAX
+                    && buf.is_empty()
+                    && connection.is_reused =>
+            {
                 return Err(Failure::Stale);
             }
             Ok(Received::End) | Err(_) => return Err(Failure::Upstream(UpstreamFailure::Head)),

@@ -22,16 +22,19 @@ pub(crate) fn request_head(
     out.extend_from_slice(head.target.as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
     respond::header("host", &worker.host, out);
+    let named = has_connection_names(&head.headers);
+    let mut is_authorized = worker.authorization.is_some();
     for header in &head.headers {
         let is_ours = match header.name.len() {
             4 => header.is("host"),
             6 => header.is("expect"),
             12 => header.is("x-request-id"),
-            13 => header.is("authorization") && worker.authorization.is_some(),
+            // The worker's own key goes before the client's, and one of several is enough.
+            13 => header.is("authorization") && std::mem::replace(&mut is_authorized, true),
             14 => header.is("content-length"),
             _ => false,
         };
-        if !is_ours && !is_connection_header(header, &head.headers) {
+        if !is_ours && !is_connection_header(header, &head.headers, named) {
             copy(header, out);
         }
     }
@@ -68,13 +71,14 @@ pub(crate) fn response_head(
     out: &mut Vec<u8>,
 ) {
     respond::status_line(head.status, out);
+    let named = has_connection_names(&head.headers);
     for header in &head.headers {
         let is_ours = match header.name.len() {
             12 => header.is("x-request-id"),
             14 => header.is("content-length") && delimiter != Delimiter::NoBody,
             _ => false,
         };
-        if !is_ours && !is_connection_header(header, &head.headers) {
+        if !is_ours && !is_connection_header(header, &head.headers, named) {
             copy(header, out);
         }
     }
@@ -88,10 +92,15 @@ pub(crate) fn response_head(
     out.extend_from_slice(b"\r\n");
 }
 
+/// Whether `Connection` names headers beyond those that are hop-by-hop anyway: rarely.
+fn has_connection_names(all: &[Header<'_>]) -> bool {
+    wire::connection_names(all).any(|name| !wire::is_hop_by_hop(name) && !name.eq_ignore_ascii_case(b"close"))
+}
+
 /// Hop-by-hop by its own name, or because `Connection` names it (RFC 9110 §7.6.1).
-fn is_connection_header(header: &Header<'_>, all: &[Header<'_>]) -> bool {
+fn is_connection_header(header: &Header<'_>, all: &[Header<'_>], has_names: bool) -> bool {
     wire::is_hop_by_hop(header.name)
-        || wire::connection_names(all).any(|name| name.eq_ignore_ascii_case(header.name))
+        || (has_names && wire::connection_names(all).any(|name| name.eq_ignore_ascii_case(header.name)))
 }
 
 fn copy(header: &Header<'_>, out: &mut Vec<u8>) {

@@ -86,23 +86,26 @@ async fn serve(
                 return refuse_unread(shard, client, watch, stop).await;
             }
         };
-        let trace = trace.get_or_insert_with(|| begin(shard, &head, started));
+        let current = trace.get_or_insert_with(|| {
+            client.set_deadline(shard.clock.deadline_ms(shard.config.request_timeout));
+            begin(shard, &head, started)
+        });
         let plan = BodyPlan {
             framing: head.framing,
             head_len,
-            bytes_max: body_bytes_max(shard, trace.endpoint),
+            bytes_max: body_bytes_max(shard, current.endpoint),
             expect_continue: head.expect_continue,
         };
         if body.is_none() {
             body = match intake::body_at_hand(&plan, buf) {
                 Ok(body) => body,
-                Err(stop) => return refuse(shard, client, watch, trace, stop).await,
+                Err(stop) => return refuse(shard, client, watch, trace.take(), stop).await,
             };
         }
         if body.is_none()
-            && let Some(error) = not_served(trace)
+            && let Some(error) = not_served(current)
         {
-            return refuse(shard, client, watch, trace, Stop::Reject(error)).await;
+            return refuse(shard, client, watch, trace.take(), Stop::Reject(error)).await;
         }
         if let Some(body) = &body {
             let (bytes, end) = match body {
@@ -110,12 +113,12 @@ async fn serve(
                 Body::Decoded { bytes, end } => (&bytes[..], *end),
             };
             client.early = buf[end..].to_vec();
-            return handle(shard, client, watch, &Incoming { head: &head, body: bytes }, trace).await;
+            return handle(shard, client, watch, &Incoming { head: &head, body: bytes }, current).await;
         }
         drop(head);
         body = match intake::body(shard, client, watch.as_mut(), &plan, buf).await {
             Ok(body) => Some(body),
-            Err(stop) => return refuse(shard, client, watch, trace, stop).await,
+            Err(stop) => return refuse(shard, client, watch, trace.take(), stop).await,
         };
     }
 }
@@ -256,7 +259,7 @@ async fn admin(
     let Some(reply) = reply else {
         return answer_error(shard, client, connection, &unavailable(), trace).await;
     };
-    client.set_deadline(shard.clock.deadline_ms(limits::ADMIN_REPLY_MAX));
+    client.set_deadline(shard.clock.deadline_ms(shard.config.admin_timeout));
     match client.beside(watch, reply).await {
         Ok(Ok(reply)) => {
             let own = Own {
@@ -344,11 +347,13 @@ async fn refuse(
     shard: &Rc<Shard>,
     client: &mut Client<'_>,
     watch: Pin<&mut dyn Readiness>,
-    trace: &mut Trace<'_>,
+    trace: Option<Trace<'_>>,
     stop: Stop,
 ) -> Next {
-    let Stop::Reject(error) = stop else { return Next::Close };
-    answer_error(shard, client, Connection::Close, &error, trace).await;
+    let (Stop::Reject(error), Some(mut trace)) = (stop, trace) else { return Next::Close };
+    answer_error(shard, client, Connection::Close, &error, &mut trace).await;
+    // The request is over; what follows is only courtesy.
+    drop(trace);
     linger(shard, client, watch).await;
     Next::Close
 }
@@ -364,15 +369,15 @@ async fn refuse_unread(
         return Next::Close;
     }
     let request_id = shard.new_request_id(Endpoint::Unknown.id_prefix());
-    let mut trace = Trace::begin(shard, Endpoint::Unknown, "OTHER", request_id, shard.clock.now());
-    refuse(shard, client, watch, &mut trace, stop).await
+    let trace = Trace::begin(shard, Endpoint::Unknown, "OTHER", request_id, shard.clock.now());
+    refuse(shard, client, watch, Some(trace), stop).await
 }
 
 /// Reads and drops what the client still sends for a moment: closing with unread bytes would reset the connection
 /// and could take the answer with it (RFC 9112 §9.6).
 async fn linger(shard: &Rc<Shard>, client: &mut Client<'_>, mut watch: Pin<&mut dyn Readiness>) {
     socket::shutdown_write(client.stream);
-    client.slot.busy_until(shard.clock.deadline_ms(limits::TICK * 10));
+    client.slot.busy_until(shard.clock.deadline_ms(limits::LINGER_MAX));
     let mut dropped = 0;
     while dropped < limits::LINGER_BYTES_MAX && readable(client.slot, watch.as_mut()).await.is_ok() {
         let read = socket::recv(client.stream, &mut shard.scratch.borrow_mut().inbound);

@@ -86,9 +86,12 @@ impl<'a> Trace<'a> {
         let Some(leg) = &self.leg else { return };
         let model = leg.pool().stats.shard(self.shard.index);
         model.requests_total[self.endpoint.index()][usize::from(leg.is_stream)].add(1);
-        model.duration.record_us(duration_us);
-        if let Some(first_byte) = self.first_byte {
-            model.ttft.record_us(micros(self.started, first_byte));
+        model.duration[self.endpoint.index()].record_us(duration_us);
+        // A worker's error is no first token.
+        if let Some(first_byte) = self.first_byte
+            && self.status < 300
+        {
+            model.ttft[self.endpoint.index()].record_us(micros(self.started, first_byte));
         }
     }
 

@@ -69,7 +69,7 @@ pub(crate) async fn head(
         if !try_read {
             match readable(client.slot, watch.as_mut()).await {
                 Ok(()) => {}
-                Err(Interrupt::Deadline) if !buf.is_empty() => {
+                Err(Interrupt::Deadline) if buf.iter().any(|byte| !matches!(byte, b'\r' | b'\n')) => {
                     return Err(Stop::reject(
                         ErrorCode::RequestTimeout,
                         "the request head took too long to arrive",
@@ -230,7 +230,7 @@ async fn more(
     mut watch: Pin<&mut dyn Readiness>,
     buf: &mut Vec<u8>,
 ) -> Result<(), Stop> {
-    client.slot.busy_until(shard.clock.deadline_ms(shard.config.body_timeout));
+    client.shorten_deadline(shard.clock.deadline_ms(shard.config.body_timeout));
     loop {
         match socket::recv_spare(client.stream, buf) {
             Ok(Received::Bytes(n)) => {

@@ -63,14 +63,14 @@ pub struct ShardConfig {
     pub head_timeout: Duration,
     /// Longest pause within a request body, and longest time a client may leave a response unread.
     pub body_timeout: Duration,
+    /// Longest wait for control's answer: it must cover the slowest call, which waits for a worker to start.
+    pub admin_timeout: Duration,
     /// Longest time a client connection may sit idle.
     pub keep_alive_timeout: Duration,
     /// Headers that may carry a request id, lower case; the first present wins (`--request-id-headers`).
     pub request_id_headers: Vec<String>,
     /// Failed attempts after which a request is given up (`--max-total-retries`).
     pub total_retries_max: u32,
-    /// Transport failures in a row after which control is told about a worker (`--max-worker-retries`).
-    pub worker_failures_max: u32,
     /// Seed of this process's generators.
     pub seed: u64,
 }

@@ -8,10 +8,13 @@ pub(crate) const HEAD_BYTES_MAX: usize = 64 * 1024;
 pub(crate) const HEADERS_MAX: usize = 100;
 /// A fresh read buffer: holds a short chat with its head in one piece.
 pub(crate) const BUFFER_BYTES: usize = 16 * 1024;
-/// Read buffers a shard keeps for reuse: 4 MiB.
+/// Read buffers a shard keeps for reuse.
 pub(crate) const BUFFERS_KEPT_MAX: usize = 256;
-/// A buffer that grew beyond this is given back to the allocator instead of being kept.
-pub(crate) const BUFFER_KEPT_BYTES_MAX: usize = 64 * 1024;
+/// A buffer that grew beyond this is given back to the allocator instead of being kept; prompts of 64 KiB with their
+/// head stay below it.
+pub(crate) const BUFFER_KEPT_BYTES_MAX: usize = 128 * 1024;
+/// Bytes of all kept buffers of a shard.
+pub(crate) const BUFFERS_KEPT_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// One read of a streaming response: what one loop turn takes from one worker socket.
 pub(crate) const STREAM_READ_BYTES: usize = 64 * 1024;
 /// A JSON answer up to this size is held until complete, so that a worker that dies inside it costs a clean 502.
@@ -24,22 +27,24 @@ pub(crate) const BODY_COPIED_BYTES_MAX: usize = 8 * 1024;
 pub(crate) const UPSTREAM_IDLE_PER_WORKER_MAX: usize = 500;
 /// Longest idle time of a kept worker connection; engines commonly close after 5 s, which the sweep notices.
 pub(crate) const UPSTREAM_IDLE_MAX: Duration = Duration::from_secs(50);
-/// A worker connection idle for longer than this is checked for a close before it is used again.
-pub(crate) const UPSTREAM_CHECK_AFTER: Duration = Duration::from_millis(500);
 /// Interim (1xx) responses accepted before the final one.
 pub(crate) const INTERIM_RESPONSES_MAX: u32 = 8;
 /// Client connections per shard; beyond it new ones are closed at once and counted.
 pub(crate) const CONNECTIONS_PER_SHARD_MAX: u64 = 65_536;
 /// Housekeeping period: the grain of every deadline of a shard.
 pub(crate) const TICK: Duration = Duration::from_millis(100);
+/// Least time between two batches of reports that are not full: control publishes no faster.
+pub(crate) const REPORT_INTERVAL: Duration = Duration::from_millis(1);
 /// Ticks between two sweeps of the idle worker connections.
 pub(crate) const SWEEP_EVERY_TICKS: u64 = 10;
 /// Longest body of an admin request.
 pub(crate) const ADMIN_BODY_BYTES_MAX: usize = 1024 * 1024;
-/// Longest wait for control's answer to an admin call that control answers at once.
-pub(crate) const ADMIN_REPLY_MAX: Duration = Duration::from_secs(1830);
 /// Bytes read and thrown away after an error answer, so that the close does not reset the answer.
-pub(crate) const LINGER_BYTES_MAX: usize = 256 * 1024;
+pub(crate) const LINGER_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Longest time spent on that.
+pub(crate) const LINGER_MAX: Duration = Duration::from_secs(2);
+/// Addresses of a worker tried per connection attempt.
+pub(crate) const ADDRESSES_TRIED_MAX: usize = 4;
 /// Longest client-sent request id that is taken over.
 pub(crate) const REQUEST_ID_BYTES_MAX: usize = 256;
 

@@ -1,6 +1,9 @@
 //! The shard's doors to other threads: reports to control, and admin calls with their answers.
 
+use std::cell::Cell;
 use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Instant;
 
 use crossbeam_channel::Sender;
 use fleet::admin::AdminCall;
@@ -10,26 +13,53 @@ use fleet::report::Report;
 use fleet::stats::ShardStats;
 use futures_channel::oneshot;
 
+use crate::limits;
+use crate::state::Shard;
+
 pub(crate) struct Ports {
     reports: Sender<Vec<Report>>,
     admin: Sender<AdminCall>,
     batch: RefCell<Vec<Report>>,
+    /// When the last batch left.
+    flushed: Cell<Option<Instant>>,
+    /// Whether a task is on its way that sends the batch.
+    is_flush_due: Cell<bool>,
 }
 
 impl Ports {
     pub(crate) fn new(reports: Sender<Vec<Report>>, admin: Sender<AdminCall>) -> Self {
-        Self { reports, admin, batch: RefCell::new(Vec::new()) }
+        Self {
+            reports,
+            admin,
+            batch: RefCell::new(Vec::new()),
+            flushed: Cell::new(None),
+            is_flush_due: Cell::new(false),
+        }
     }
 
-    /// Puts a report into the batch, which leaves when it is full or at the next [`Ports::flush`].
-    pub(crate) fn report(&self, report: Report, stats: &ShardStats) {
+    /// Takes a report. It leaves at once when the last batch left a while ago, so that other shards know of a
+    /// conversation before its next turn; under load it leaves in batches, one per interval or when one is full.
+    pub(crate) fn report(shard: &Rc<Shard>, report: Report) {
+        let ports = &shard.ports;
         let is_full = {
-            let mut batch = self.batch.borrow_mut();
+            let mut batch = ports.batch.borrow_mut();
             batch.push(report);
             batch.len() >= REPORTS_PER_BATCH_MAX
         };
-        if is_full {
-            self.flush(stats);
+        let now = shard.clock.now();
+        let is_rested =
+            ports.flushed.get().is_none_or(|last| now.duration_since(last) >= limits::REPORT_INTERVAL);
+        if is_full || is_rested {
+            ports.flushed.set(Some(now));
+            ports.flush(&shard.stats);
+        } else if !ports.is_flush_due.replace(true) {
+            let shard = Rc::clone(shard);
+            monoio::spawn(async move {
+                monoio::time::sleep(limits::REPORT_INTERVAL).await;
+                shard.ports.is_flush_due.set(false);
+                shard.ports.flushed.set(Some(shard.clock.now()));
+                shard.ports.flush(&shard.stats);
+            });
         }
     }
 

@@ -18,6 +18,7 @@ use crate::conn::Next;
 use crate::dispatch::Answered;
 use crate::dispatch::failure_error;
 use crate::dispatch::note_failure;
+use crate::dispatch::note_stop;
 use crate::encode;
 use crate::encode::Delimiter;
 use crate::exchange;
@@ -47,7 +48,7 @@ pub(crate) async fn run(
     request: &RequestHead<'_>,
     trace: &mut Trace<'_>,
 ) -> Next {
-    let Answered { connection: upstream, buf, head_len } = answered;
+    let Answered { connection: upstream, buf, head_len, is_fully_sent } = answered;
     let head = match wire::parse_response(&buf[..head_len], request.method, &HEAD_LIMITS) {
         Ok(head) if head.status != 101 => head,
         Ok(_) | Err(_) => {
@@ -77,7 +78,7 @@ pub(crate) async fn run(
                 }
                 Err(HoldError::Stop(Stop::Gone)) => Err(()),
                 Err(HoldError::Stop(Stop::Reject(error))) => {
-                    shard.stats.upstream_failures_total[UpstreamFailure::Timeout as usize].add(1);
+                    note_stop(shard, &Stop::Reject(error.clone()));
                     return exchange::answer_error(shard, client, connection, &error, trace).await;
                 }
                 Err(HoldError::Broken) => {
@@ -91,7 +92,7 @@ pub(crate) async fn run(
             passage.stream(&plan, decoder, &head, &[], early).await
         }
     };
-    let is_reusable = head.keep_alive && head.framing != ResponseFraming::UntilClose;
+    let is_reusable = is_fully_sent && head.keep_alive && head.framing != ResponseFraming::UntilClose;
     let worker = leg_worker(trace);
     match outcome {
         Ok(is_exact) => {
@@ -153,7 +154,10 @@ impl Plan {
     fn new(head: &ResponseHead<'_>, version: Version, connection: Connection) -> Self {
         let content_type = head.header("content-type");
         let is_json = exchange::is_json(content_type);
-        let kind = if content_type.is_some_and(is_event_stream) { Kind::Events } else { Kind::Plain };
+        // Compressed events have no boundaries to be seen: they pass as bytes.
+        let is_events =
+            content_type.is_some_and(is_event_stream) && head.header("content-encoding").is_none();
+        let kind = if is_events { Kind::Events } else { Kind::Plain };
         let (way, delimiter) = match (head.framing, kind) {
             (ResponseFraming::None, _) => (Way::AtOnce(0), Delimiter::NoBody),
             (_, Kind::Events) => (Way::Stream, Delimiter::Chunked),

@@ -1,7 +1,9 @@
 //! Answers the gateway makes itself: pages, admin replies and every error, as bytes.
 
+use api::endpoint::Endpoint;
 use api::error::ApiError;
 use api::error::reason_phrase;
+use api::error::write_json_string;
 
 /// What an own answer consists of.
 #[derive(Clone, Copy, Debug)]
@@ -65,11 +67,30 @@ pub(crate) fn error_body(error: &ApiError) -> Vec<u8> {
     body
 }
 
-/// The event that ends a stream which a worker left unfinished, and the end mark OpenAI clients wait for.
-pub(crate) fn write_error_event(error: &ApiError, out: &mut Vec<u8>) {
-    out.extend_from_slice(b"data: ");
-    error.write_json(out);
-    out.extend_from_slice(b"\n\ndata: [DONE]\n\n");
+/// The event that ends a stream which a worker left unfinished, in the words of the endpoint's API: OpenAI's chat
+/// clients read any `data` and wait for the end mark; Anthropic's and the Responses API's go by the event's name.
+pub(crate) fn write_error_event(endpoint: Endpoint, error: &ApiError, out: &mut Vec<u8>) {
+    match endpoint {
+        Endpoint::Messages => {
+            out.extend_from_slice(
+                b"event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"api_error\",\"message\":",
+            );
+            write_json_string(&error.message, out);
+            out.extend_from_slice(b"}}\n\n");
+        }
+        Endpoint::Responses => {
+            out.extend_from_slice(b"event: error\ndata: {\"type\":\"error\",\"code\":");
+            write_json_string(error.code.code(), out);
+            out.extend_from_slice(b",\"message\":");
+            write_json_string(&error.message, out);
+            out.extend_from_slice(b",\"param\":null}\n\n");
+        }
+        _ => {
+            out.extend_from_slice(b"data: ");
+            error.write_json(out);
+            out.extend_from_slice(b"\n\ndata: [DONE]\n\n");
+        }
+    }
 }
 
 pub(crate) fn status_line(status: u16, out: &mut Vec<u8>) {

@@ -16,6 +16,7 @@ use fleet::snapshot::Worker;
 use policy::Reason;
 use policy::Request;
 
+use crate::port::Ports;
 use crate::state::FleetRef;
 use crate::state::Prompt;
 use crate::state::Shard;
@@ -35,7 +36,7 @@ pub(crate) struct Input<'a> {
 pub(crate) struct Leg {
     fleet: FleetRef,
     worker_index: usize,
-    pool_index: Option<usize>,
+    pool_index: usize,
     shard_index: usize,
     pub(crate) reason: Reason,
     pub(crate) is_stream: bool,
@@ -51,7 +52,7 @@ impl Leg {
     }
 
     pub(crate) fn pool(&self) -> &Pool {
-        self.pool_index.map_or(&self.fleet.everyone, |index| &self.fleet.pools[index])
+        &self.fleet.pools[self.pool_index]
     }
 }
 
@@ -74,10 +75,10 @@ pub(crate) fn choose(shard: &Rc<Shard>, input: &Input<'_>) -> Result<Leg, ApiErr
         peek::peek_opaque(input.body, spans)
     };
     shard.with_snapshot(|snapshot, fleet| {
-        let pool_index = pool_index(&snapshot.fleet, peeked.model.as_deref(), input)?;
-        let pool = pool_index.map_or(&snapshot.fleet.everyone, |index| &snapshot.fleet.pools[index]);
+        let pool_index = pool_index(&snapshot.fleet, peeked.model.as_deref())?;
+        let pool = &snapshot.fleet.pools[pool_index];
         blocks.clear();
-        if shard.config.policy.reads_prompt() && pool.members.len() > 1 {
+        if shard.config.policy.reads_prompt() {
             hash_blocks(spans.parts(input.body), pool.block_seed, blocks);
         }
         let request = Request { blocks, excluded: input.excluded, tick: shard.clock.coarse_seconds() };
@@ -87,13 +88,16 @@ pub(crate) fn choose(shard: &Rc<Shard>, input: &Input<'_>) -> Result<Leg, ApiErr
             .choose(&shard.config.policy, snapshot, pool, &request)
             .ok_or_else(no_workers)?;
         choice.worker.cells.begin(shard.index);
-        shard.stats.prefix_blocks_total.add(blocks.len() as u64);
-        shard.stats.prefix_blocks_matched_total.add(u64::from(choice.matched_blocks));
+        // A second attempt looks for the same blocks again: counted once.
+        if input.excluded.is_empty() {
+            shard.stats.prefix_blocks_total.add(blocks.len() as u64);
+            shard.stats.prefix_blocks_matched_total.add(u64::from(choice.matched_blocks));
+        }
         let stats = pool.stats.shard(shard.index);
         stats.selections_total.add(1);
         if choice.is_news {
             let blocks = blocks.as_slice().into();
-            shard.ports.report(Report::Placed { worker: choice.worker.id, blocks }, &shard.stats);
+            Ports::report(shard, Report::Placed { worker: choice.worker.id, blocks });
         }
         Ok(Leg {
             worker_index: choice.worker.id.index as usize,
@@ -106,12 +110,11 @@ pub(crate) fn choose(shard: &Rc<Shard>, input: &Input<'_>) -> Result<Leg, ApiErr
     })
 }
 
-/// The pool of the request's model; none means every worker, for media bodies that name no model.
-fn pool_index(fleet: &Fleet, model: Option<&str>, input: &Input<'_>) -> Result<Option<usize>, ApiError> {
+/// The pool of the request's model.
+fn pool_index(fleet: &Fleet, model: Option<&str>) -> Result<usize, ApiError> {
     match fleet.pool_index(model) {
-        Ok(index) => Ok(Some(index)),
+        Ok(index) => Ok(index),
         Err(NoPool::NoWorkers) => Err(no_workers()),
-        Err(NoPool::ModelRequired) if !input.is_json => Ok(None),
         Err(NoPool::ModelRequired) => Err(ApiError::about(
             ErrorCode::ModelRequired,
             "model",

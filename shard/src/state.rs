@@ -59,6 +59,8 @@ pub(crate) struct Shard {
     snapshot: RefCell<Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
     fleet: RefCell<FleetRef>,
     buffers: RefCell<Vec<Vec<u8>>>,
+    /// Capacity of all of them.
+    buffer_bytes: Cell<usize>,
     ids: RefCell<SmallRng>,
     connections: Cell<u64>,
 }
@@ -97,6 +99,7 @@ impl Shard {
             snapshot: RefCell::new(snapshot),
             fleet: RefCell::new(fleet),
             buffers: RefCell::new(Vec::new()),
+            buffer_bytes: Cell::new(0),
             ids: RefCell::new(SmallRng::seed_from_u64(shard_seed ^ SALT_IDS)),
             connections: Cell::new(0),
             config,
@@ -124,7 +127,13 @@ impl Shard {
 
     /// An empty read buffer.
     pub(crate) fn take_buffer(&self) -> Vec<u8> {
-        self.buffers.borrow_mut().pop().unwrap_or_else(|| Vec::with_capacity(limits::BUFFER_BYTES))
+        match self.buffers.borrow_mut().pop() {
+            Some(buffer) => {
+                self.buffer_bytes.set(self.buffer_bytes.get() - buffer.capacity());
+                buffer
+            }
+            None => Vec::with_capacity(limits::BUFFER_BYTES),
+        }
     }
 
     /// Takes a buffer back, unless it grew too large or there are enough.
@@ -132,7 +141,12 @@ impl Shard {
         let mut buffers = self.buffers.borrow_mut();
         let is_worth_keeping =
             (limits::BUFFER_BYTES..=limits::BUFFER_KEPT_BYTES_MAX).contains(&buffer.capacity());
-        if is_worth_keeping && buffers.len() < limits::BUFFERS_KEPT_MAX {
+        let bytes = self.buffer_bytes.get() + buffer.capacity();
+        if is_worth_keeping
+            && buffers.len() < limits::BUFFERS_KEPT_MAX
+            && bytes <= limits::BUFFERS_KEPT_BYTES_MAX
+        {
+            self.buffer_bytes.set(bytes);
             buffer.clear();
             buffers.push(buffer);
         }

@@ -1,7 +1,10 @@
 //! Connections to workers: one keep-alive pool per worker, on this shard alone.
 
+use std::net::SocketAddr;
+
 use fleet::id::WorkerId;
 use fleet::snapshot::Fleet;
+use fleet::snapshot::Worker;
 use monoio::net::TcpStream;
 
 use crate::limits;
@@ -12,6 +15,8 @@ use crate::rt::socket::Received;
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) stream: TcpStream,
+    /// Where it leads. A worker whose name moves on leaves its old connections behind.
+    pub(crate) address: SocketAddr,
     /// Whether it has served a request before, so that the worker may have closed it meanwhile.
     pub(crate) is_reused: bool,
 }
@@ -19,6 +24,7 @@ pub(crate) struct Connection {
 #[derive(Debug)]
 struct Idle {
     stream: TcpStream,
+    address: SocketAddr,
     since_ms: u64,
 }
 
@@ -36,14 +42,18 @@ pub(crate) struct Upstreams {
 }
 
 impl Upstreams {
-    /// Takes the most recently used idle connection that is still open.
-    pub(crate) fn checkout(&mut self, worker: WorkerId, now_ms: u64) -> Option<Connection> {
-        let pool =
-            self.pools.get_mut(worker.index as usize).filter(|pool| pool.generation == worker.generation)?;
-        while let Some(idle) = pool.idle.pop() {
-            let idle_ms = now_ms.saturating_sub(idle.since_ms);
-            if u128::from(idle_ms) < limits::UPSTREAM_CHECK_AFTER.as_millis() || is_open(&idle.stream) {
-                return Some(Connection { stream: idle.stream, is_reused: true });
+    /// Takes the most recently used idle connection that is still good.
+    ///
+    /// Every one is looked at first, however short it was idle: bytes that nobody asked for would be taken for the
+    /// answer to the next request, and every later answer would go to the wrong client.
+    pub(crate) fn checkout(&mut self, worker: &Worker) -> Option<Connection> {
+        let pool = self.pools.get_mut(worker.id.index as usize)?;
+        if pool.generation != worker.id.generation {
+            return None;
+        }
+        while let Some(Idle { stream, address, .. }) = pool.idle.pop() {
+            if worker.addresses.contains(&address) && is_open(&stream) {
+                return Some(Connection { stream, address, is_reused: true });
             }
         }
         None
@@ -60,7 +70,7 @@ impl Upstreams {
             *pool = WorkerPool { generation: worker.generation, idle: Vec::new() };
         }
         if pool.idle.len() < limits::UPSTREAM_IDLE_PER_WORKER_MAX {
-            pool.idle.push(Idle { stream: connection.stream, since_ms: now_ms });
+            pool.idle.push(Idle { stream: connection.stream, address: connection.address, since_ms: now_ms });
         }
     }
 
@@ -68,14 +78,16 @@ impl Upstreams {
     pub(crate) fn sweep(&mut self, fleet: &Fleet, now_ms: u64) {
         for (index, pool) in self.pools.iter_mut().enumerate() {
             let id = WorkerId { index: index as u32, generation: pool.generation };
-            if fleet.worker(id).is_none() {
+            let Some(worker) = fleet.worker(id) else {
                 pool.idle = Vec::new();
                 continue;
-            }
+            };
             let is_young = |idle: &Idle| {
                 u128::from(now_ms.saturating_sub(idle.since_ms)) < limits::UPSTREAM_IDLE_MAX.as_millis()
             };
-            pool.idle.retain(|idle| is_young(idle) && is_open(&idle.stream));
+            pool.idle.retain(|idle| {
+                is_young(idle) && worker.addresses.contains(&idle.address) && is_open(&idle.stream)
+            });
         }
     }
 

@@ -43,6 +43,12 @@ pub(crate) fn new_worker(body: &[u8], health: &HealthConfig) -> Result<WorkerSpe
             return Err(about("worker_type", format!("{kind:?} is not one of regular, prefill, decode")));
         }
     }
+    if fields.get("dp_aware").is_some_and(|value| value.as_bool() != Some(false)) {
+        return Err(about("dp_aware", "is not supported yet".to_owned()));
+    }
+    if fields.get("bootstrap_port").is_some() {
+        return Err(about("bootstrap_port", "is not supported yet".to_owned()));
+    }
     let mut spec = WorkerSpec::new(url, Checks::from(health));
     spec.model_id = fields.text("model_id")?.map(str::to_owned);
     if spec.model_id.as_ref().is_some_and(|model| model.is_empty() || model.len() > NAME_BYTES_MAX) {

@@ -84,7 +84,7 @@ pub(crate) struct RoutingFlags {
     /// cache_aware: load ratio above which load decides, at least 1
     #[arg(long, default_value_t = 1.5, value_name = "RATIO")]
     pub(crate) balance_rel_threshold: f32,
-    /// cache_aware: seconds between two evictions of the per-worker bound
+    /// cache_aware: seconds between two clean-ups of what is no longer read; the bounds below hold at every write
     #[arg(long, alias = "eviction-interval-secs", default_value_t = 120, value_name = "SECONDS")]
     pub(crate) eviction_interval: u64,
     /// cache_aware: characters of prompt remembered per worker

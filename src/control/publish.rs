@@ -28,17 +28,15 @@ const TEXT: &str = "text/plain; charset=utf-8";
 pub(crate) struct Sources<'a> {
     pub(crate) registry: &'a Registry,
     pub(crate) models: &'a Models,
-    /// The lasting part of the pool of every worker.
-    pub(crate) everyone: &'a Model,
     /// Time of the start in seconds since 1970.
     pub(crate) started_unix_s: u64,
 }
 
 /// The fleet of this moment.
 pub(crate) fn fleet(sources: &Sources<'_>) -> Fleet {
-    let Sources { registry, models, everyone, .. } = *sources;
+    let Sources { registry, models, .. } = *sources;
     let mut members: BTreeMap<&str, Vec<Arc<Worker>>> = BTreeMap::new();
-    let mut routable = Vec::new();
+    let mut routable = 0;
     for entry in registry.registered() {
         for model in &entry.models {
             let members = members.entry(model).or_default();
@@ -48,18 +46,17 @@ pub(crate) fn fleet(sources: &Sources<'_>) -> Fleet {
             }
         }
         if entry.is_routable() {
-            routable.push(Arc::clone(&entry.published));
+            routable += 1;
         }
     }
     let registered = registry.registered().count();
     let worker = |slot: &Option<Entry>| slot.as_ref().map(|entry| Arc::clone(&entry.published));
     Fleet {
         workers: registry.slots().iter().map(worker).collect(),
-        readiness: readiness(routable.len(), registered),
-        health_generate: health_generate(routable.len()),
+        readiness: readiness(routable, registered),
+        health_generate: health_generate(routable),
         models: models_page(sources),
         pools: members.into_iter().map(|(name, members)| pool(name, members, models.get(name))).collect(),
-        everyone: pool("", routable, everyone),
     }
 }
 
@@ -74,7 +71,6 @@ pub(crate) fn view(sources: &Sources<'_>) -> FleetView {
     FleetView {
         workers: sources.registry.slots().iter().flatten().map(worker).collect(),
         models: sources.models.stats().map(|(name, stats)| (name.into(), Arc::clone(stats))).collect(),
-        everyone: Some(Arc::clone(&sources.everyone.stats)),
     }
 }
 

@@ -186,7 +186,15 @@ impl Rig {
 
     /// URLs that get requests.
     pub(crate) fn routable(&self) -> Vec<&str> {
-        self.snapshot.fleet.everyone.members.iter().map(|worker| &*worker.url).collect()
+        self.members().iter().map(|worker| &*worker.url).collect()
+    }
+
+    /// Every worker that gets requests, once, by index.
+    pub(crate) fn members(&self) -> Vec<&Arc<fleet::snapshot::Worker>> {
+        let mut members: Vec<_> = self.snapshot.fleet.pools.iter().flat_map(|pool| &pool.members).collect();
+        members.sort_by_key(|worker| worker.id.index);
+        members.dedup_by_key(|worker| worker.id);
+        members
     }
 
     /// What becomes of a task.

@@ -29,7 +29,6 @@ use crate::control::config::ControlConfig;
 use crate::control::event::Event;
 use crate::control::job::FailedJobs;
 use crate::control::limits;
-use crate::control::models::Model;
 use crate::control::models::Models;
 use crate::control::publish;
 use crate::control::publish::Sources;
@@ -68,7 +67,6 @@ pub struct State {
     pub(crate) registry: Registry,
     pub(crate) failed_jobs: FailedJobs,
     models: Models,
-    everyone: Model,
     tree: PrefixTree,
     calls: Calls,
     uuids: SmallRng,
@@ -106,14 +104,8 @@ impl State {
     pub fn initial(config: ControlConfig) -> Result<(Self, Snapshot), ConfigError> {
         let specs = start::worker_specs(&config)?;
         let models = Models::new(config.shards, config.stats_shape.clone(), config.seed);
-        let everyone = models.create("");
         let registry = Registry::default();
-        let sources = Sources {
-            registry: &registry,
-            models: &models,
-            everyone: &everyone,
-            started_unix_s: config.started_unix_s,
-        };
+        let sources = Sources { registry: &registry, models: &models, started_unix_s: config.started_unix_s };
         let fleet = Arc::new(publish::fleet(&sources));
         let tree = PrefixTree::new(TreeConfig {
             bytes_max: config.prefix_bytes_max,
@@ -122,7 +114,6 @@ impl State {
         let mut state = Self {
             registry,
             failed_jobs: FailedJobs::default(),
-            everyone,
             models,
             tree,
             calls: Calls::default(),
@@ -192,7 +183,6 @@ impl State {
             let sources = Sources {
                 registry: &self.registry,
                 models: &self.models,
-                everyone: &self.everyone,
                 started_unix_s: self.config.started_unix_s,
             };
             self.fleet = Arc::new(publish::fleet(&sources));

@@ -45,8 +45,6 @@ pub struct FleetView {
     pub workers: Vec<WorkerView>,
     /// Models ever served, with their counters, ordered by name.
     pub models: Vec<(Box<str>, Arc<ModelStats>)>,
-    /// Counters of requests that belong to no model.
-    pub everyone: Option<Arc<ModelStats>>,
 }
 
 /// One worker.

@@ -127,13 +127,17 @@ pub(crate) fn router(sources: &Sources) -> Vec<MetricFamily> {
         Family::histogram("smg_router_tpot_seconds", "Gap between two events of one stream, as relayed.");
     let mut selections =
         Family::counter("smg_worker_selection_total", "Workers chosen, by model and policy.");
-    let everyone = view.everyone.iter().map(|stats| ("", &**stats));
-    for (model, stats) in view.models.iter().map(|(model, stats)| (&**model, &**stats)).chain(everyone) {
-        let labels = [ROUTER[0], ROUTER[1], ("model", model)];
+    for (model, stats) in view.models.iter().map(|(model, stats)| (&**model, &**stats)) {
         routed(stats, model, &mut requests);
-        durations.add_histogram(&labels, parts(stats, |part| &part.duration));
-        ttft.add_histogram(&labels, parts(stats, |part| &part.ttft));
-        gaps.add_histogram(&labels, parts(stats, |part| &part.inter_token));
+        for &endpoint in Endpoint::ALL {
+            let at = endpoint.index();
+            let mode = ("connection_mode", "http");
+            let labels = [ROUTER[0], ROUTER[1], mode, ("model", model), ("endpoint", endpoint.label())];
+            durations.add_histogram(&labels, parts(stats, |part| &part.duration[at]));
+            let labels = [ROUTER[0], ROUTER[1], ("model", model), ("endpoint", endpoint.label())];
+            ttft.add_histogram(&labels, parts(stats, |part| &part.ttft[at]));
+            gaps.add_histogram(&labels, parts(stats, |part| &part.inter_token[at]));
+        }
         let chosen = stats.shards().iter().map(|part| part.selections_total.get()).sum::<u64>();
         if chosen > 0 {
             selections
@@ -151,6 +155,7 @@ pub(crate) fn router(sources: &Sources) -> Vec<MetricFamily> {
     }
     vec![
         requests.build(),
+        errors(sources),
         durations.build(),
         ttft.build(),
         gaps.build(),
@@ -187,6 +192,30 @@ fn routed(stats: &ModelStats, model: &str, family: &mut Family) {
             }
         }
     }
+}
+
+/// Requests that routing could not serve, in the SGLang gateway's kinds.
+fn errors(sources: &Sources) -> MetricFamily {
+    let kind = |code: ErrorCode| match code {
+        ErrorCode::NoWorkers | ErrorCode::ShuttingDown => "no_workers",
+        ErrorCode::UpstreamTimeout => "timeout",
+        ErrorCode::UpstreamConnect
+        | ErrorCode::UpstreamClosed
+        | ErrorCode::UpstreamProtocol
+        | ErrorCode::UpstreamBody => "backend_error",
+        ErrorCode::AdminUnavailable => "internal_error",
+        _ => "validation_error",
+    };
+    let mut counts: std::collections::BTreeMap<&str, f64> = std::collections::BTreeMap::new();
+    for &code in ErrorCode::ALL {
+        *counts.entry(kind(code)).or_default() += sources.sum(|shard| &shard.errors_total[code.index()]);
+    }
+    let mut family =
+        Family::counter("smg_router_request_errors_total", "Requests answered with an own error.");
+    for (kind, count) in counts {
+        family.add(&[ROUTER[0], ROUTER[1], ("error_type", kind)], count);
+    }
+    family.build()
 }
 
 /// Layer 3: workers.

@@ -61,9 +61,10 @@ fn a_second_signal_stops_at_once(setup: Setup) {
     wait::until("new connections are refused", || Client::try_connect(gateway.addr()).is_err());
     assert!(gateway.is_running());
     gateway.signal(Signal::TERM);
+    let response = client.response();
+    assert_eq!((response.status, response.error_code().as_deref()), (503, Some("shutting_down")));
     gateway.wait_exit();
     exchange.wait_closed();
-    assert!(client.try_response().is_err());
 }
 
 fn the_grace_period_ends_what_does_not_end(setup: Setup) {

@@ -8,6 +8,7 @@ mod errors;
 mod fleet;
 mod framing;
 mod headers;
+mod hostile;
 mod keep_alive;
 mod lifecycle;
 mod metrics;

@@ -3,6 +3,7 @@
 use testkit::client::Client;
 use testkit::client::Request;
 use testkit::gateway::Gateway;
+use testkit::wait;
 use testkit::worker::Worker;
 
 use crate::setup::CHAT;
@@ -210,23 +211,25 @@ fn a_death_before_the_answer_goes_to_another_worker(setup: Setup) {
     let living = Worker::answering();
     let gateway = setup.launch().worker(dying.url()).worker(living.url()).start();
     for resets in [false, true] {
-        // Round robin: of two requests, one goes to the dying worker first.
-        let mut clients = [gateway.client(), gateway.client()];
-        for client in &mut clients {
+        // Round robin: if this request does not go to the dying worker first, the next one does.
+        let (mut client, mut exchange) = wait::some("a request at the dying worker", || {
+            let mut client = gateway.client();
             client.send(&chat("hello").bytes());
-        }
-        let mut exchange = dying.exchange();
+            let exchange = wait::some("the request to go somewhere", || {
+                let at_dying = dying.exchange_now();
+                (at_dying.is_some() || client.has_answer()).then_some(at_dying)
+            });
+            exchange.map(|exchange| (client, exchange))
+        });
         exchange.send(b"HTTP/1.1 200 OK\r\ncontent-ty");
         if resets {
             exchange.reset()
         } else {
             exchange.close()
         }
-        for client in &mut clients {
-            let response = client.response();
-            assert_eq!(response.status, 200, "{}", response.text());
-            assert_eq!(response.json()["worker"], living.url());
-        }
+        let response = client.response();
+        assert_eq!(response.status, 200, "{}", response.text());
+        assert_eq!(response.json()["worker"], living.url());
     }
     gateway.wait_idle();
 }

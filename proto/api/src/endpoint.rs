@@ -188,9 +188,9 @@ impl Endpoint {
         let rest_of = |prefix: &str| path.strip_prefix(prefix).filter(|rest| !rest.is_empty());
         if rest_of("/workers/").is_some() {
             Self::Worker
-        } else if rest_of("/v1/audio/").is_some() {
+        } else if rest_of("/v1/audio/").is_some_and(is_plain) {
             Self::Audio
-        } else if rest_of("/v1/images/").is_some() {
+        } else if rest_of("/v1/images/").is_some_and(is_plain) {
             Self::Images
         } else {
             Self::Unknown
@@ -201,6 +201,11 @@ impl Endpoint {
     pub fn allows(self, method: &str) -> bool {
         self.methods().split(", ").any(|allowed| allowed == method)
     }
+}
+
+/// Whether the rest of a path leads down only. A worker that resolves dots could otherwise be asked for anything.
+fn is_plain(rest: &str) -> bool {
+    !rest.contains('%') && rest.split('/').all(|segment| !matches!(segment, "." | ".." | ""))
 }
 
 #[cfg(test)]
@@ -224,8 +229,18 @@ mod tests {
 
     #[test]
     fn near_misses_are_unknown() {
-        for path in ["/", "", "/workers/", "/v1/chat/completions/", "/v1/audio/", "/V1/models", "/v1/images"]
-        {
+        for path in [
+            "/v1/audio/../../flush_cache",
+            "/v1/images/%2e%2e/x",
+            "/v1/audio//x",
+            "/",
+            "",
+            "/workers/",
+            "/v1/chat/completions/",
+            "/v1/audio/",
+            "/V1/models",
+            "/v1/images",
+        ] {
             assert_eq!(Endpoint::resolve(path), Endpoint::Unknown, "{path}");
         }
     }

@@ -16,8 +16,14 @@ use crate::endpoint::PromptShape;
 use crate::error::ApiError;
 use crate::error::ErrorCode;
 
+/// Bytes of prompt remembered: as much as a prefix tree indexes (4,096 blocks of 128 bytes).
+const PROMPT_BYTES_MAX: usize = 512 * 1024;
+/// Pieces of prompt remembered: four messages of a few words to each block of the tree.
+const SPANS_MAX: usize = 16 * 1024;
 /// Longest model name looked for in a form.
 const MODEL_NAME_BYTES_MAX: usize = 256;
+/// Longest headers of the part that names the model.
+const MODEL_HEADERS_BYTES_MAX: usize = 1024;
 
 /// What routing needs to know of a body.
 #[derive(Debug, Default)]
@@ -29,11 +35,34 @@ pub struct Peeked<'a> {
 }
 
 /// Where the prompt stands in a body: spans in the order in which engines read them. Kept and reused by the caller.
+///
+/// Bounded: what comes after [`PROMPT_BYTES_MAX`] or [`SPANS_MAX`] is not remembered, since no prefix tree looks that
+/// far, and a body of tiny strings must not cost many times its size.
 #[derive(Debug, Default)]
 pub struct PromptSpans {
     /// Tools and system prompts: engines render them first, wherever the body has them.
-    preface: Vec<Span>,
-    main: Vec<Span>,
+    preface: Spans,
+    main: Spans,
+}
+
+#[derive(Debug, Default)]
+struct Spans {
+    list: Vec<Span>,
+    bytes: usize,
+}
+
+impl Spans {
+    fn push(&mut self, span: Span) {
+        if !span.is_empty() && self.bytes < PROMPT_BYTES_MAX && self.list.len() < SPANS_MAX {
+            self.bytes += span.len();
+            self.list.push(span);
+        }
+    }
+
+    fn clear(&mut self) {
+        self.list.clear();
+        self.bytes = 0;
+    }
 }
 
 impl PromptSpans {
@@ -45,7 +74,7 @@ impl PromptSpans {
 
     /// The prompt's pieces within the body they were found in.
     pub fn parts<'a>(&'a self, body: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
-        self.preface.iter().chain(&self.main).map(|span| &body[span.start..span.end])
+        self.preface.list.iter().chain(&self.main.list).map(|span| &body[span.start..span.end])
     }
 }
 
@@ -82,10 +111,13 @@ pub fn peek_opaque<'a>(body: &'a [u8], spans: &mut PromptSpans) -> Peeked<'a> {
     Peeked { model: multipart_model(body).map(Cow::Borrowed), stream: false }
 }
 
-/// The value of the form field `model` (RFC 7578), if it stands in a part without further headers.
+/// The value of the form field `model` (RFC 7578).
 fn multipart_model(body: &[u8]) -> Option<&str> {
-    const FIELD: &[u8] = b"name=\"model\"\r\n\r\n";
-    let value = &body[memchr::memmem::find(body, FIELD)? + FIELD.len()..];
+    const FIELD: &[u8] = b"name=\"model\"";
+    const HEADERS_END: &[u8] = b"\r\n\r\n";
+    let part = &body[memchr::memmem::find(body, FIELD)? + FIELD.len()..];
+    let headers = &part[..part.len().min(MODEL_HEADERS_BYTES_MAX)];
+    let value = &part[memchr::memmem::find(headers, HEADERS_END)? + HEADERS_END.len()..];
     let end = value.iter().take(MODEL_NAME_BYTES_MAX).position(|&byte| byte == b'\r')?;
     std::str::from_utf8(&value[..end]).ok()
 }
@@ -160,7 +192,7 @@ fn prompt_member(
 }
 
 /// Chat messages: content, reasoning and tool calls of each.
-fn messages(scanner: &mut Scanner<'_>, out: &mut Vec<Span>) -> Result<(), JsonError> {
+fn messages(scanner: &mut Scanner<'_>, out: &mut Spans) -> Result<(), JsonError> {
     if scanner.peek()? != Kind::Array {
         return scanner.skip().map(drop);
     }
@@ -185,7 +217,7 @@ fn messages(scanner: &mut Scanner<'_>, out: &mut Vec<Span>) -> Result<(), JsonEr
 
 /// Every string below the current value, in order, but for tags that say nothing about the prompt; arrays of
 /// numbers as they stand.
-fn texts(scanner: &mut Scanner<'_>, out: &mut Vec<Span>) -> Result<(), JsonError> {
+fn texts(scanner: &mut Scanner<'_>, out: &mut Spans) -> Result<(), JsonError> {
     match scanner.peek()? {
         Kind::String => {
             let text = scanner.string()?;

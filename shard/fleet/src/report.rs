@@ -17,7 +17,7 @@ pub enum Report {
         /// Block hashes of the whole prompt, in order.
         blocks: Box<[u64]>,
     },
-    /// Transport failures of this worker came in a row, as many as `--max-worker-retries` allows or more.
+    /// This worker could not be connected to; its cells count how often in a row.
     Failing {
         /// Who fails.
         worker: WorkerId,

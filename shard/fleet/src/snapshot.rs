@@ -77,8 +77,6 @@ pub struct Fleet {
     pub workers: Box<[Option<Arc<Worker>>]>,
     /// One pool per model, ordered by name. A pool may have no members.
     pub pools: Box<[Arc<Pool>]>,
-    /// Every routable worker once, for endpoints that are not about a model.
-    pub everyone: Arc<Pool>,
     /// Answer of `/readiness`.
     pub readiness: Page,
     /// Answer of `/health_generate`.

@@ -165,12 +165,12 @@ pub struct ModelShardStats {
     pub requests_total: Box<[[Counter; 2]]>,
     /// Workers chosen.
     pub selections_total: Counter,
-    /// Head to last byte.
-    pub duration: Histogram,
-    /// Head to the first byte of the response body.
-    pub ttft: Histogram,
-    /// Gap between two server-sent events of one stream.
-    pub inter_token: Histogram,
+    /// Head to last byte, by endpoint.
+    pub duration: Box<[Histogram]>,
+    /// Head to the first byte of the body of a successful response, by endpoint.
+    pub ttft: Box<[Histogram]>,
+    /// Gap between two reads of one stream that completed events, by endpoint.
+    pub inter_token: Box<[Histogram]>,
 }
 
 /// What all shards count for one model; it lives as long as the process, so totals never go back.
@@ -182,12 +182,17 @@ pub struct ModelStats {
 impl ModelStats {
     /// All zero, for `shards` shards.
     pub fn new(shards: usize, shape: &StatsShape) -> Self {
+        let histograms = || {
+            (0..shape.endpoints)
+                .map(|_| Histogram::new(Arc::clone(&shape.duration_bounds_us)))
+                .collect::<Box<[_]>>()
+        };
         let one = || ModelShardStats {
             requests_total: (0..shape.endpoints).map(|_| Default::default()).collect(),
             selections_total: Counter::default(),
-            duration: Histogram::new(Arc::clone(&shape.duration_bounds_us)),
-            ttft: Histogram::new(Arc::clone(&shape.duration_bounds_us)),
-            inter_token: Histogram::new(Arc::clone(&shape.duration_bounds_us)),
+            duration: histograms(),
+            ttft: histograms(),
+            inter_token: histograms(),
         };
         Self { shards: (0..shards).map(|_| one()).collect() }
     }

@@ -47,8 +47,7 @@ impl World {
         let mut tree = PrefixTree::new(TreeConfig { bytes_max: 1 << 20, blocks_per_holder_max: usize::MAX });
         let fleet = Fleet {
             workers: members.iter().cloned().map(Some).collect(),
-            pools: Box::new([Arc::clone(&pool)]),
-            everyone: pool,
+            pools: Box::new([pool]),
             readiness: page.clone(),
             health_generate: page.clone(),
             models: page,

@@ -14,6 +14,7 @@ use wire::ResponseHead;
 use crate::clock::micros;
 use crate::conn::Client;
 use crate::dispatch::note_failure;
+use crate::dispatch::note_stop;
 use crate::encode;
 use crate::finish::End;
 use crate::finish::Trace;
@@ -128,7 +129,7 @@ impl Passage<'_, '_, '_> {
                 Ok(_) => flow = self.pass(&mut relay).await?,
                 Err(Stop::Gone) => return Err(()),
                 Err(Stop::Reject(error)) => {
-                    self.shard.stats.upstream_failures_total[UpstreamFailure::Timeout as usize].add(1);
+                    note_stop(self.shard, &Stop::Reject(error.clone()));
                     return self.fail(&mut relay, &error).await;
                 }
             }
@@ -164,7 +165,7 @@ impl Passage<'_, '_, '_> {
         self.trace.end = End::Broken;
         self.trace.error = Some(error.code);
         let mut out = Vec::new();
-        if relay.fail(error, &mut out) {
+        if relay.fail(self.trace.endpoint, error, &mut out) {
             send(self.shard, self.client, &out, b"").await?;
         }
         Err(())
@@ -182,7 +183,8 @@ impl Passage<'_, '_, '_> {
         self.trace.first_byte.get_or_insert(now);
         if relay.events() > pace.events {
             if let (Some(last), Some(leg)) = (pace.last, &self.trace.leg) {
-                leg.pool().stats.shard(self.shard.index).inter_token.record_us(micros(last, now));
+                let stats = leg.pool().stats.shard(self.shard.index);
+                stats.inter_token[self.trace.endpoint.index()].record_us(micros(last, now));
             }
             pace.last = Some(now);
             pace.events = relay.events();

@@ -3,6 +3,7 @@
 //! Events are passed on whole: the part of an event that has arrived so far is held back until its end is there, so
 //! when a worker dies inside one, the client sees complete events, then an error event, and never half a token.
 
+use api::endpoint::Endpoint;
 use api::error::ApiError;
 use wire::Chunk;
 use wire::ChunkedDecoder;
@@ -179,7 +180,7 @@ impl Relay {
 
     /// Tells the client that the stream broke off. False when the body's kind has no way to say so but to end
     /// without its end mark.
-    pub(crate) fn fail(&mut self, error: &ApiError, out: &mut Vec<u8>) -> bool {
+    pub(crate) fn fail(&mut self, endpoint: Endpoint, error: &ApiError, out: &mut Vec<u8>) -> bool {
         if self.kind == Kind::Plain {
             return false;
         }
@@ -188,7 +189,7 @@ impl Relay {
         if self.is_open_event_sent {
             event.extend_from_slice(b"\n\n");
         }
-        respond::write_error_event(error, &mut event);
+        respond::write_error_event(endpoint, error, &mut event);
         self.write(&event, out);
         self.write_end(out);
         true

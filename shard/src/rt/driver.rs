@@ -55,7 +55,7 @@ fn ring_builders() -> [io_uring::Builder; 2] {
     [deferred, io_uring::IoUring::builder()]
 }
 
-/// Whether a ring can be made here, and with what error if not. Tries the operations a shard uses at start.
+/// Whether a ring such as a shard's can be made here, and with what error if not.
 ///
 /// # Errors
 /// The kernel's refusal: seccomp (`EPERM`), `kernel.io_uring_disabled` (`EPERM`), no support (`ENOSYS`) or too
@@ -63,7 +63,7 @@ fn ring_builders() -> [io_uring::Builder; 2] {
 pub fn probe_uring() -> io::Result<()> {
     let mut refusal = None;
     for builder in ring_builders() {
-        match builder.build(8) {
+        match builder.build(RING_ENTRIES) {
             Ok(_) => return Ok(()),
             Err(error) => refusal = refusal.or(Some(error)),
         }

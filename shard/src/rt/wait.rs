@@ -80,8 +80,12 @@ pub(crate) struct Slot {
 
 impl Slot {
     /// Marks the connection busy until `deadline_ms`.
+    ///
+    /// A sweep that came for it while it was idle has come too late: a request is there.
     pub(crate) fn busy_until(&self, deadline_ms: u64) {
-        self.is_idle.set(false);
+        if self.is_idle.replace(false) {
+            self.interrupt.set(None);
+        }
         self.deadline_ms.set(deadline_ms);
     }
 

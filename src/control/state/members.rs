@@ -114,7 +114,13 @@ impl State {
         let failures_max = self.config.worker_failures_max;
         let Some(entry) = self.registry.get(id) else { return };
         let failures = entry.cells.failures_in_a_row();
-        if failures_max == 0 || failures < failures_max || entry.health() == Health::Draining {
+        if failures == 0 || entry.health() == Health::Draining {
+            return;
+        }
+        if failures_max == 0 || failures < failures_max {
+            // Who refuses connections is down: when it comes back, its cache is empty.
+            self.tree.remove_holder(HolderId(id.index));
+            self.changed(News::Tree);
             return;
         }
         warn!(worker = %entry.spec.url.text, "worker removed: {failures} transport failures in a row");
@@ -213,6 +219,13 @@ impl State {
             return;
         }
         entry.is_under_way = false;
+        // A worker that has names and now says nothing is only slow to come back: it is asked again with the next
+        // check.
+        let is_silent = *metadata == Metadata::default() && entry.stage != Stage::Reached;
+        if is_silent {
+            self.schedule_check(id, now);
+            return;
+        }
         let names = match &entry.spec.model_id {
             Some(name) => vec![name.as_str()],
             None => metadata.model_names(),
@@ -249,7 +262,7 @@ impl State {
                 let doublings = failures.saturating_sub(1).min(16);
                 let pause = (limits::BACKOFF_FIRST * (1 << doublings)).min(backoff_max);
                 // The last attempt is when time is up.
-                Some((now + pause).min((entry.since + startup_timeout).max(now)))
+                Some((now + pause).min(entry.since.saturating_add(startup_timeout).max(now)))
             }
             Stage::Reached | Stage::Draining => None,
             Stage::Ready { .. } | Stage::Unhealthy { .. } => {

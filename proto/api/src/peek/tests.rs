@@ -92,5 +92,18 @@ fn a_form_names_its_model_in_a_field() {
     let form = b"--x\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nwhisper-1\r\n--x\r\n\xff\x00";
     assert_eq!(peek_opaque(form, &mut spans).model.as_deref(), Some("whisper-1"));
     assert_eq!(peek_opaque(b"name=\"model\"\r\n\r\nno end", &mut spans).model, None);
+    let typed = b"; name=\"model\"\r\nContent-Type: text/plain\r\n\r\nw\r\n--x";
+    assert_eq!(peek_opaque(typed, &mut spans).model.as_deref(), Some("w"));
     assert_eq!(peek_opaque(b"", &mut spans).model, None);
+}
+
+#[test]
+fn a_body_of_tiny_strings_costs_a_bounded_list() {
+    let mut spans = PromptSpans::default();
+    let many = format!("{{\"prompt\":[{}\"x\"]}}", "\"\",\"a\",".repeat(100_000));
+    peek(PromptShape::Prompt, many.as_bytes(), &mut spans).expect("accepted");
+    assert_eq!(spans.parts(many.as_bytes()).count(), SPANS_MAX);
+    let long = format!("{{\"prompt\":[\"{0}\",\"{0}\",\"{0}\"]}}", "y".repeat(PROMPT_BYTES_MAX / 2));
+    peek(PromptShape::Prompt, long.as_bytes(), &mut spans).expect("accepted");
+    assert_eq!(spans.parts(long.as_bytes()).count(), 2);
 }

@@ -1,3 +1,5 @@
+//! Block hashes against their definition, over every way of cutting a prompt.
+
 use super::*;
 
 const SEED: u64 = 7;

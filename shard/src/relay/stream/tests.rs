@@ -62,7 +62,7 @@ fn a_stream_that_breaks_anywhere_ends_in_whole_events_and_an_error() {
         assert_eq!(relay.push(&wire[..cut], &mut out), Flow::More);
         match relay.end_of_input(&mut out) {
             Flow::Broken => {
-                assert!(relay.fail(&error(), &mut out));
+                assert!(relay.fail(Endpoint::ChatCompletions, &error(), &mut out));
                 let (text, is_ended) = received(&out);
                 assert!(is_ended);
                 let (before, after) = text.split_once("data: {\"error\"").expect("an error event");
@@ -85,7 +85,7 @@ fn an_event_longer_than_what_is_held_flows_and_is_closed_before_the_error() {
     relay.push_decoded(format!("data: {long}").as_bytes(), &mut out);
     relay.push_decoded(b"more", &mut out);
     assert_eq!(relay.end_of_input(&mut out), Flow::Broken);
-    relay.fail(&error(), &mut out);
+    relay.fail(Endpoint::ChatCompletions, &error(), &mut out);
     let (text, is_ended) = received(&out);
     assert!(is_ended && text.starts_with(&format!("data: {long}more\n\ndata: {{\"error\"")));
 }
@@ -97,7 +97,7 @@ fn a_plain_body_keeps_its_length_and_cannot_say_that_it_broke() {
     let mut out = Vec::new();
     assert_eq!(relay.push(b"abc", &mut out), Flow::More);
     assert_eq!(relay.end_of_input(&mut out), Flow::Broken);
-    assert!(!relay.fail(&error(), &mut out));
+    assert!(!relay.fail(Endpoint::ChatCompletions, &error(), &mut out));
     assert_eq!(relay.push(b"deXX", &mut out), Flow::End { is_exact: false });
     assert_eq!(out, b"abcde");
 }
@@ -118,4 +118,22 @@ fn events_until_the_connection_closes_end_cleanly_at_a_boundary_only() {
 fn bytes_that_are_no_chunks_break_the_stream() {
     let (mut relay, mut out) = (events(), Vec::new());
     assert_eq!(relay.push(b"xyz\r\n", &mut out), Flow::Broken);
+}
+
+#[test]
+fn each_dialect_names_its_error_event() {
+    for (endpoint, begin, end) in [
+        (Endpoint::ChatCompletions, "data: {\"error\":{", "data: [DONE]\n\n"),
+        (
+            Endpoint::Messages,
+            "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"api_error\"",
+            "}}\n\n",
+        ),
+        (Endpoint::Responses, "event: error\ndata: {\"type\":\"error\",\"code\":", "\"param\":null}\n\n"),
+    ] {
+        let (mut relay, mut out) = (events(), Vec::new());
+        relay.fail(endpoint, &error(), &mut out);
+        let (text, is_ended) = received(&out);
+        assert!(is_ended && text.starts_with(begin) && text.ends_with(end), "{text}");
+    }
 }

@@ -118,7 +118,7 @@ impl Simulation {
 
     /// A request begins or ends.
     fn fly(&mut self) {
-        let members = &self.rig.snapshot.fleet.everyone.members;
+        let members = self.rig.members();
         if !members.is_empty() && self.flights.len() < 8 {
             let cells = Arc::clone(&members[self.rng.random_range(0..members.len())].cells);
             cells.begin(0);
@@ -129,7 +129,7 @@ impl Simulation {
     }
 
     fn fail(&mut self) {
-        let Some(worker) = self.rig.snapshot.fleet.everyone.members.first().cloned() else { return };
+        let Some(worker) = self.rig.members().first().map(|worker| Arc::clone(worker)) else { return };
         worker.cells.fail();
         self.rig.report(Report::Failing { worker: worker.id });
     }
@@ -138,7 +138,7 @@ impl Simulation {
         let fleet = &self.rig.snapshot.fleet;
         let registry = &self.rig.state.registry;
         assert!(fleet.pools.is_sorted_by(|a, b| a.model < b.model), "pools are ordered and unique");
-        for member in fleet.pools.iter().chain([&fleet.everyone]).flat_map(|pool| &pool.members) {
+        for member in fleet.pools.iter().flat_map(|pool| &pool.members) {
             assert!(fleet.worker(member.id).is_some_and(|worker| Arc::ptr_eq(worker, member)));
             assert!(!member.addresses.is_empty());
             assert_eq!(registry.get(member.id).expect("registered").health(), Health::Ready);

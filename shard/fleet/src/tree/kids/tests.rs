@@ -1,3 +1,5 @@
+//! The children of a node, in each of their forms.
+
 use std::collections::BTreeMap;
 
 use super::*;
