@@ -60,7 +60,7 @@ pub(crate) struct WorkerFlags {
     /// Longest pause between two checks of a worker that is starting, in seconds
     #[arg(long, default_value_t = 30, value_name = "SECONDS")]
     pub(crate) worker_startup_check_interval: u64,
-    /// Transport failures in a row after which a worker is removed
+    /// Failed connects in a row after which a worker is removed
     #[arg(long, default_value_t = 3, value_name = "N")]
     pub(crate) max_worker_retries: u32,
     /// Attempts, over all workers, after which a request is answered with an error

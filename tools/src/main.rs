@@ -1,4 +1,4 @@
-//! Helpers of the repository: `tidy` checks its rules, `chaos` and `startup` try the release binary.
+//! Tools of the repository: `tidy` checks its rules, `chaos` and `startup` try the release binary.
 
 mod chaos;
 mod startup;
@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use argh::FromArgs;
 
-/// Helpers of the repository.
+/// Tools of the repository.
 #[derive(FromArgs)]
 struct Args {
     #[argh(subcommand)]

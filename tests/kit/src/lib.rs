@@ -7,7 +7,7 @@
 //! Code map: [`gateway`] (the process), [`client`] (what users do), [`worker`] (what engines do), [`http`] (what
 //! both of these read), [`metrics`] (the Prometheus page), [`chaos`] (many requests over a fleet that changes).
 //!
-//! A helper that fails panics with what it waited for: its caller is a test.
+//! A wait that fails panics with what it waited for: its caller is a test.
 
 pub mod chaos;
 pub mod client;
