@@ -20,10 +20,9 @@ use smallvec::SmallVec;
 use tracing::debug;
 use wire::RequestHead;
 
-use crate::conn::Client;
+use crate::client::Client;
 use crate::encode;
 use crate::finish::Trace;
-use crate::intake::Stop;
 use crate::limits;
 use crate::port::Ports;
 use crate::route;
@@ -33,6 +32,7 @@ use crate::rt::socket::Received;
 use crate::rt::wait::Readiness;
 use crate::rt::wait::Watch;
 use crate::state::Shard;
+use crate::stop::Stop;
 use crate::upstream::Connection;
 
 /// A request as it goes to a worker.

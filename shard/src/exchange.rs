@@ -18,30 +18,29 @@ use fleet::cell::Phase;
 use wire::RequestHead;
 use wire::Version;
 
-use crate::conn::Client;
-use crate::conn::Next;
+use crate::answer::Own;
+use crate::answer::answer;
+use crate::answer::answer_error;
+use crate::client::Client;
+use crate::client::Next;
 use crate::dispatch;
 use crate::dispatch::Outgoing;
-use crate::finish::End;
 use crate::finish::Trace;
 use crate::intake;
 use crate::intake::Body;
 use crate::intake::BodyPlan;
-use crate::intake::HEAD_LIMITS;
-use crate::intake::Stop;
 use crate::limits;
+use crate::limits::HEAD_LIMITS;
+use crate::media;
 use crate::relay;
-use crate::respond;
-use crate::respond::Answer;
 use crate::respond::Connection;
-use crate::respond::Method;
 use crate::rt::socket;
 use crate::rt::socket::Received;
 use crate::rt::wait::Readiness;
 use crate::rt::wait::readable;
 use crate::state::Shard;
+use crate::stop::Stop;
 
-const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
 
 /// Reads one request from the connection and answers it.
@@ -179,7 +178,7 @@ async fn handle(
                 head: incoming.head,
                 body: incoming.body,
                 shape,
-                is_json: shape != PromptShape::Opaque || is_json(incoming.head.header("content-type")),
+                is_json: shape != PromptShape::Opaque || media::is_json(incoming.head.header("content-type")),
             };
             match dispatch::run(shard, client, watch.as_mut(), &outgoing, trace).await {
                 Ok(answered) => {
@@ -190,13 +189,6 @@ async fn handle(
             }
         }
     }
-}
-
-pub(crate) fn is_json(content_type: Option<&[u8]>) -> bool {
-    content_type.is_some_and(|value| {
-        const JSON: &[u8] = b"application/json";
-        value.len() >= JSON.len() && value[..JSON.len()].eq_ignore_ascii_case(JSON)
-    })
 }
 
 /// What happens to the connection when the request succeeds.
@@ -276,70 +268,6 @@ async fn admin(
         }
         Err(Stop::Gone) => Next::Close,
     }
-}
-
-/// An answer of our own, before the connection and the request are known.
-struct Own<'a> {
-    status: u16,
-    content_type: &'a str,
-    body: &'a [u8],
-    error_code: Option<&'a str>,
-    extra: Option<(&'a str, &'a str)>,
-}
-
-async fn answer(
-    shard: &Rc<Shard>,
-    client: &mut Client<'_>,
-    connection: Connection,
-    own: &Own<'_>,
-    trace: &mut Trace<'_>,
-) -> Next {
-    let mut out = shard.take_buffer();
-    let method = if trace.method == "HEAD" { Method::Head } else { Method::WithBody };
-    let full = Answer {
-        status: own.status,
-        content_type: own.content_type,
-        request_id: &trace.request_id,
-        error_code: own.error_code,
-        extra: own.extra,
-        connection,
-        body: own.body,
-        method,
-    };
-    respond::write(&full, &mut out);
-    trace.status = own.status;
-    let sent = relay::send(shard, client, &out, b"").await;
-    shard.give_buffer(out);
-    if sent.is_err() {
-        return Next::Close;
-    }
-    trace.end = End::Complete;
-    if connection == Connection::Close { Next::Close } else { Next::KeepAlive }
-}
-
-/// Answers with an error in the one shape.
-pub(crate) async fn answer_error(
-    shard: &Rc<Shard>,
-    client: &mut Client<'_>,
-    connection: Connection,
-    error: &ApiError,
-    trace: &mut Trace<'_>,
-) -> Next {
-    trace.error = Some(error.code);
-    let body = respond::error_body(error);
-    let extra = match error.code {
-        ErrorCode::MethodNotAllowed => Some(("allow", trace.endpoint.methods())),
-        ErrorCode::NoWorkers | ErrorCode::AdminUnavailable => Some(("retry-after", "1")),
-        _ => None,
-    };
-    let own = Own {
-        status: error.code.status(),
-        content_type: JSON,
-        body: &body,
-        error_code: Some(error.code.code()),
-        extra,
-    };
-    answer(shard, client, connection, &own, trace).await
 }
 
 /// Answers a request whose body was not read, and closes.

@@ -8,36 +8,17 @@ use api::error::ErrorCode;
 use wire::Chunk;
 use wire::ChunkedDecoder;
 use wire::HeadError;
-use wire::HeadLimits;
 use wire::RequestFraming;
 
-use crate::conn::Client;
+use crate::client::Client;
 use crate::limits;
-use crate::relay;
 use crate::rt::socket;
 use crate::rt::socket::Received;
 use crate::rt::wait::Interrupt;
 use crate::rt::wait::Readiness;
 use crate::rt::wait::readable;
 use crate::state::Shard;
-
-/// Why a request goes no further.
-#[derive(Debug)]
-pub(crate) enum Stop {
-    /// The client is gone, or never began: there is nobody to answer.
-    Gone,
-    /// It is answered with this error.
-    Reject(ApiError),
-}
-
-impl Stop {
-    pub(crate) fn reject(code: ErrorCode, message: impl Into<std::borrow::Cow<'static, str>>) -> Self {
-        Self::Reject(ApiError::new(code, message))
-    }
-}
-
-pub(crate) const HEAD_LIMITS: HeadLimits =
-    HeadLimits { head_bytes_max: limits::HEAD_BYTES_MAX, headers_max: limits::HEADERS_MAX };
+use crate::stop::Stop;
 
 /// Where the body of a request is.
 #[derive(Debug)]
@@ -145,7 +126,7 @@ pub(crate) async fn body(
     buf: &mut Vec<u8>,
 ) -> Result<Body, Stop> {
     if plan.expect_continue && buf.len() == plan.head_len {
-        relay::send(shard, client, b"HTTP/1.1 100 Continue\r\n\r\n", b"").await.map_err(|_| Stop::Gone)?;
+        client.send(shard, b"HTTP/1.1 100 Continue\r\n\r\n", b"").await.map_err(|_| Stop::Gone)?;
     }
     match plan.framing {
         RequestFraming::None => Ok(Body::Plain(0)),

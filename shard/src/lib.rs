@@ -11,6 +11,8 @@
 //! - Peer bytes never panic, and every buffer has a bound in [`limits`].
 
 mod accept;
+mod answer;
+mod client;
 mod clock;
 mod conn;
 mod dispatch;
@@ -20,12 +22,14 @@ mod finish;
 mod intake;
 mod limits;
 pub mod listen;
+mod media;
 mod port;
 mod relay;
 mod respond;
 mod route;
 pub mod rt;
 mod state;
+mod stop;
 mod upstream;
 
 use std::io;

@@ -2,10 +2,15 @@
 
 use std::time::Duration;
 
+use wire::HeadLimits;
+
 /// Longest request or response head: a generous cookie jar, and eight times nginx's default.
 pub(crate) const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// Header fields per head.
 pub(crate) const HEADERS_MAX: usize = 100;
+/// The same, for the head parsers.
+pub(crate) const HEAD_LIMITS: HeadLimits =
+    HeadLimits { head_bytes_max: HEAD_BYTES_MAX, headers_max: HEADERS_MAX };
 /// A fresh read buffer: holds a short chat with its head in one piece.
 pub(crate) const BUFFER_BYTES: usize = 16 * 1024;
 /// Read buffers a shard keeps for reuse.

@@ -13,30 +13,29 @@ use wire::ResponseFraming;
 use wire::ResponseHead;
 use wire::Version;
 
-use crate::conn::Client;
-use crate::conn::Next;
+use crate::answer::answer_error;
+use crate::client::Client;
+use crate::client::Next;
 use crate::dispatch::Answered;
 use crate::dispatch::failure_error;
 use crate::dispatch::note_failure;
 use crate::dispatch::note_stop;
 use crate::encode;
 use crate::encode::Delimiter;
-use crate::exchange;
 use crate::finish::End;
 use crate::finish::Trace;
-use crate::intake::HEAD_LIMITS;
-use crate::intake::Stop;
 use crate::limits;
+use crate::limits::HEAD_LIMITS;
+use crate::media;
 use crate::relay::pass::Held;
 use crate::relay::pass::HoldError;
 use crate::relay::pass::Passage;
 use crate::relay::stream::BodyDecoder;
 use crate::relay::stream::Kind;
 use crate::respond::Connection;
-use crate::rt::socket;
 use crate::rt::wait::Readiness;
-use crate::rt::wait::complete;
 use crate::state::Shard;
+use crate::stop::Stop;
 
 /// Relays a worker's answer, whose head has arrived.
 pub(crate) async fn run(
@@ -79,7 +78,7 @@ pub(crate) async fn run(
                 Err(HoldError::Stop(Stop::Gone)) => Err(()),
                 Err(HoldError::Stop(Stop::Reject(error))) => {
                     note_stop(shard, &Stop::Reject(error.clone()));
-                    return exchange::answer_error(shard, client, connection, &error, trace).await;
+                    return answer_error(shard, client, connection, &error, trace).await;
                 }
                 Err(HoldError::Broken) => {
                     return broken(shard, client, connection, UpstreamFailure::Body, trace).await;
@@ -128,7 +127,7 @@ async fn broken(
     let worker = leg_worker(trace);
     note_failure(shard, worker, failure);
     let error = failure_error(failure, worker);
-    exchange::answer_error(shard, client, connection, &error, trace).await
+    answer_error(shard, client, connection, &error, trace).await
 }
 
 /// How an answer is relayed.
@@ -153,10 +152,10 @@ struct Plan {
 impl Plan {
     fn new(head: &ResponseHead<'_>, version: Version, connection: Connection) -> Self {
         let content_type = head.header("content-type");
-        let is_json = exchange::is_json(content_type);
+        let is_json = media::is_json(content_type);
         // Compressed events have no boundaries to be seen: they pass as bytes.
         let is_events =
-            content_type.is_some_and(is_event_stream) && head.header("content-encoding").is_none();
+            content_type.is_some_and(media::is_event_stream) && head.header("content-encoding").is_none();
         let kind = if is_events { Kind::Events } else { Kind::Plain };
         let (way, delimiter) = match (head.framing, kind) {
             (ResponseFraming::None, _) => (Way::AtOnce(0), Delimiter::NoBody),
@@ -183,12 +182,6 @@ impl Plan {
     }
 }
 
-fn is_event_stream(content_type: &[u8]) -> bool {
-    const EVENT_STREAM: &[u8] = b"text/event-stream";
-    content_type.len() >= EVENT_STREAM.len()
-        && content_type[..EVENT_STREAM.len()].eq_ignore_ascii_case(EVENT_STREAM)
-}
-
 /// A complete answer.
 struct Whole<'a, 'h> {
     head: &'a ResponseHead<'h>,
@@ -212,44 +205,7 @@ async fn send_whole(
     }
     trace.status = whole.head.status;
     trace.first_byte = Some(shard.clock.now());
-    let sent = send(shard, client, &out, body).await;
+    let sent = client.send(shard, &out, body).await;
     shard.give_buffer(out);
     sent
-}
-
-/// Sends both pieces to the client, waiting for room where there is none: a slow client slows its worker.
-///
-/// # Errors
-/// When the client is gone or takes nothing for the body timeout.
-pub(crate) async fn send(
-    shard: &Rc<Shard>,
-    client: &mut Client<'_>,
-    mut first: &[u8],
-    mut second: &[u8],
-) -> Result<(), ()> {
-    let mut is_waiting = false;
-    shard.stats.sent_bytes_total.add((first.len() + second.len()) as u64);
-    while !first.is_empty() || !second.is_empty() {
-        let pushed = if second.is_empty() {
-            socket::send(client.stream, first)
-        } else {
-            socket::send_two(client.stream, first, second)
-        };
-        match pushed.map_err(drop)? {
-            0 => {
-                is_waiting = true;
-                client.shorten_deadline(shard.clock.deadline_ms(shard.config.body_timeout));
-                complete(client.slot, client.stream.writable(false)).await.map_err(drop)?.map_err(drop)?;
-            }
-            n if n < first.len() => first = &first[n..],
-            n => {
-                second = &second[n - first.len()..];
-                first = b"";
-            }
-        }
-    }
-    if is_waiting {
-        client.restore_deadline();
-    }
-    Ok(())
 }

@@ -11,18 +11,16 @@ use api::error::ErrorCode;
 use fleet::stats::UpstreamFailure;
 use wire::ResponseHead;
 
+use crate::client::Client;
 use crate::clock::micros;
-use crate::conn::Client;
 use crate::dispatch::note_failure;
 use crate::dispatch::note_stop;
 use crate::encode;
 use crate::finish::End;
 use crate::finish::Trace;
-use crate::intake::Stop;
 use crate::limits;
 use crate::relay::Plan;
 use crate::relay::leg_worker;
-use crate::relay::send;
 use crate::relay::stream::BodyDecoder;
 use crate::relay::stream::Flow;
 use crate::relay::stream::Relay;
@@ -32,6 +30,7 @@ use crate::rt::wait::Readiness;
 use crate::rt::wait::Watch;
 use crate::state::Scratch;
 use crate::state::Shard;
+use crate::stop::Stop;
 use crate::upstream;
 
 /// One answer on its way from a worker to a client.
@@ -107,7 +106,7 @@ impl Passage<'_, '_, '_> {
         encode::response_head(head, &self.trace.request_id, plan.delimiter, plan.connection, &mut out);
         relay.push_decoded(decoded, &mut out);
         let mut flow = relay.push(early, &mut out);
-        let sent = send(self.shard, self.client, &out, b"").await;
+        let sent = self.client.send(self.shard, &out, b"").await;
         self.shard.give_buffer(out);
         sent?;
         let mut pace = Pace::default();
@@ -157,7 +156,7 @@ impl Passage<'_, '_, '_> {
             (flow, outbound[sent..].to_vec())
         };
         // What the client has no room for now is all that is kept; the worker is not read again before it is gone.
-        send(self.shard, self.client, &left, b"").await?;
+        self.client.send(self.shard, &left, b"").await?;
         Ok(flow)
     }
 
@@ -166,7 +165,7 @@ impl Passage<'_, '_, '_> {
         self.trace.error = Some(error.code);
         let mut out = Vec::new();
         if relay.fail(self.trace.endpoint, error, &mut out) {
-            send(self.shard, self.client, &out, b"").await?;
+            self.client.send(self.shard, &out, b"").await?;
         }
         Err(())
     }

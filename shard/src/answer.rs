@@ -1,0 +1,82 @@
+//! Sending an answer of the gateway's own: a page, an admin reply, an error.
+
+use std::rc::Rc;
+
+use api::error::ApiError;
+use api::error::ErrorCode;
+
+use crate::client::Client;
+use crate::client::Next;
+use crate::finish::End;
+use crate::finish::Trace;
+use crate::respond;
+use crate::respond::Answer;
+use crate::respond::Connection;
+use crate::respond::Method;
+use crate::state::Shard;
+
+const JSON: &str = "application/json";
+
+/// An answer of our own, before the connection and the request are known.
+pub(crate) struct Own<'a> {
+    pub(crate) status: u16,
+    pub(crate) content_type: &'a str,
+    pub(crate) body: &'a [u8],
+    pub(crate) error_code: Option<&'a str>,
+    pub(crate) extra: Option<(&'a str, &'a str)>,
+}
+
+pub(crate) async fn answer(
+    shard: &Rc<Shard>,
+    client: &mut Client<'_>,
+    connection: Connection,
+    own: &Own<'_>,
+    trace: &mut Trace<'_>,
+) -> Next {
+    let mut out = shard.take_buffer();
+    let method = if trace.method == "HEAD" { Method::Head } else { Method::WithBody };
+    let full = Answer {
+        status: own.status,
+        content_type: own.content_type,
+        request_id: &trace.request_id,
+        error_code: own.error_code,
+        extra: own.extra,
+        connection,
+        body: own.body,
+        method,
+    };
+    respond::write(&full, &mut out);
+    trace.status = own.status;
+    let sent = client.send(shard, &out, b"").await;
+    shard.give_buffer(out);
+    if sent.is_err() {
+        return Next::Close;
+    }
+    trace.end = End::Complete;
+    if connection == Connection::Close { Next::Close } else { Next::KeepAlive }
+}
+
+/// Answers with an error in the one shape.
+pub(crate) async fn answer_error(
+    shard: &Rc<Shard>,
+    client: &mut Client<'_>,
+    connection: Connection,
+    error: &ApiError,
+    trace: &mut Trace<'_>,
+) -> Next {
+    trace.error = Some(error.code);
+    let body = respond::error_body(error);
+    let extra = match error.code {
+        ErrorCode::MethodNotAllowed => Some(("allow", trace.endpoint.methods())),
+        ErrorCode::NoWorkers | ErrorCode::AdminUnavailable => Some(("retry-after", "1")),
+        _ => None,
+    };
+    let own = Own {
+        status: error.code.status(),
+        content_type: JSON,
+        body: &body,
+        error_code: Some(error.code.code()),
+        extra,
+    };
+    answer(shard, client, connection, &own, trace).await
+}
