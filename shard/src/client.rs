@@ -26,6 +26,8 @@ pub(crate) struct Client<'a> {
     pub(crate) slot: &'a Slot,
     /// Bytes read behind the last request: the start of a pipelined one.
     pub(crate) early: Vec<u8>,
+    /// How many of them came while an answer was being made.
+    early_bytes: u64,
     /// When the exchange must be over.
     deadline_ms: u64,
     /// Whether the socket is still watched for the client's leaving. Not once more has come early than is kept:
@@ -47,7 +49,7 @@ pub(crate) enum Next {
 impl<'a> Client<'a> {
     /// A client about whom nothing is known yet.
     pub(crate) fn new(stream: &'a TcpStream, slot: &'a Slot) -> Self {
-        Self { stream, slot, early: Vec::new(), deadline_ms: 0, watching: Watching::Yes }
+        Self { stream, slot, early: Vec::new(), early_bytes: 0, deadline_ms: 0, watching: Watching::Yes }
     }
 
     /// Takes over for one exchange.
@@ -88,9 +90,18 @@ impl<'a> Client<'a> {
         }
         self.early.reserve(limits::BUFFER_BYTES);
         match socket::recv_spare(self.stream, &mut self.early) {
-            Ok(Received::Bytes(_) | Received::WouldBlock) => Ok(()),
+            Ok(Received::Bytes(n)) => {
+                self.early_bytes += n as u64;
+                Ok(())
+            }
+            Ok(Received::WouldBlock) => Ok(()),
             Ok(Received::End) | Err(_) => Err(Stop::Gone),
         }
+    }
+
+    /// Bytes taken early and not yet counted.
+    pub(crate) fn take_early_bytes(&mut self) -> u64 {
+        std::mem::take(&mut self.early_bytes)
     }
 
     /// Drops empty lines between requests (RFC 9112 §2.2): they are not the start of one.

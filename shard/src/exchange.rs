@@ -21,10 +21,10 @@ use wire::Version;
 use crate::answer::Own;
 use crate::answer::answer;
 use crate::answer::answer_error;
+use crate::ask::Outgoing;
 use crate::client::Client;
 use crate::client::Next;
 use crate::dispatch;
-use crate::dispatch::Outgoing;
 use crate::finish::Trace;
 use crate::intake;
 use crate::intake::Body;
@@ -59,6 +59,7 @@ async fn run(shard: &Rc<Shard>, client: &mut Client<'_>, watch: Pin<&mut dyn Rea
     buf.extend_from_slice(&client.early);
     client.begin_exchange();
     let next = serve(shard, client, watch, &mut buf).await;
+    shard.stats.received_bytes_total.add(client.take_early_bytes());
     shard.give_buffer(buf);
     next
 }
@@ -70,7 +71,8 @@ async fn serve(
     buf: &mut Vec<u8>,
 ) -> Next {
     let head_len = match intake::head(shard, client, watch.as_mut(), buf).await {
-        Ok(head_len) => head_len,
+        Ok(Some(head_len)) => head_len,
+        Ok(None) => return Next::KeepAlive,
         Err(stop) => return refuse_unread(shard, client, watch, stop).await,
     };
     let started = shard.clock.now();
@@ -116,7 +118,11 @@ async fn serve(
         }
         drop(head);
         body = match intake::body(shard, client, watch.as_mut(), &plan, buf).await {
-            Ok(body) => Some(body),
+            Ok(body) => {
+                // The pauses a body may make are over; the exchange has its own time.
+                client.restore_deadline();
+                Some(body)
+            }
             Err(stop) => return refuse(shard, client, watch, trace.take(), stop).await,
         };
     }

@@ -29,20 +29,20 @@ pub(crate) enum Body {
     Decoded { bytes: Vec<u8>, end: usize },
 }
 
-/// Reads until `buf` holds a complete head and returns its length.
+/// Reads until `buf` holds a complete head and returns its length; none if there was nothing to read after all.
 pub(crate) async fn head(
     shard: &Rc<Shard>,
     client: &mut Client<'_>,
     mut watch: Pin<&mut dyn Readiness>,
     buf: &mut Vec<u8>,
-) -> Result<usize, Stop> {
+) -> Result<Option<usize>, Stop> {
     client.slot.busy_until(shard.clock.deadline_ms(shard.config.head_timeout));
     let mut searched = 0;
     // The connection is readable when an exchange begins, unless a pipelined request came with the last one.
     let mut try_read = buf.is_empty();
     if !try_read {
         if let Some(end) = wire::head_end(buf, 0) {
-            return within_limit(end);
+            return within_limit(end).map(Some);
         }
         searched = buf.len();
     }
@@ -63,11 +63,13 @@ pub(crate) async fn head(
         buf.reserve(limits::BUFFER_BYTES / 2);
         match socket::recv_spare(client.stream, buf) {
             Ok(Received::Bytes(n)) => shard.stats.received_bytes_total.add(n as u64),
+            // The wake-up was for bytes that the last exchange took with it.
+            Ok(Received::WouldBlock) if buf.is_empty() => return Ok(None),
             Ok(Received::WouldBlock) => continue,
             Ok(Received::End) | Err(_) => return Err(Stop::Gone),
         }
         if let Some(end) = wire::head_end(buf, searched) {
-            return within_limit(end);
+            return within_limit(end).map(Some);
         }
         searched = buf.len();
         within_limit(searched)?;

@@ -1,8 +1,8 @@
 //! The data plane: one shard per CPU, each with its own accept loop, codec, worker connections and policy replica.
 //!
 //! A request's life, in the order of the modules that carry it: [`accept`] → [`conn`] (idle until readable) →
-//! [`intake`] (head and body) → [`exchange`] (which endpoint) → [`route`] (which worker) → [`dispatch`] (attempts
-//! over [`upstream`] connections) → [`relay`] → [`finish`].
+//! [`intake`] (head and body) → [`exchange`] (which endpoint) → [`route`] (which worker) → [`dispatch`] (attempts,
+//! each an [`ask`] over an [`upstream`] connection) → [`relay`] → [`finish`].
 //!
 //! Invariants
 //! - A shard talks to other threads only through [`port`] and atomic cells; nothing here locks.
@@ -12,6 +12,7 @@
 
 mod accept;
 mod answer;
+mod ask;
 mod client;
 mod clock;
 mod conn;

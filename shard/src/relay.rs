@@ -14,9 +14,9 @@ use wire::ResponseHead;
 use wire::Version;
 
 use crate::answer::answer_error;
+use crate::ask::Answered;
 use crate::client::Client;
 use crate::client::Next;
-use crate::dispatch::Answered;
 use crate::dispatch::failure_error;
 use crate::dispatch::note_failure;
 use crate::dispatch::note_stop;

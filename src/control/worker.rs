@@ -96,6 +96,8 @@ pub(crate) struct Entry {
     pub(crate) due: Option<Duration>,
     /// Whether services have a task about it.
     pub(crate) is_under_way: bool,
+    /// Whether it was silent when last asked what it serves, and is to be asked again with its next check.
+    pub(crate) owes_description: bool,
     /// Who waits for it to become healthy.
     pub(crate) waiting: Option<oneshot::Sender<AdminReply>>,
     pub(crate) metadata: Box<Metadata>,
@@ -166,6 +168,7 @@ impl Entry {
             since: now,
             due: None,
             is_under_way: false,
+            owes_description: false,
             waiting: None,
             metadata: Box::default(),
             models: Vec::new(),

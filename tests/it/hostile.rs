@@ -1,6 +1,9 @@
 //! Peers that say more, less or sooner than they should: nobody else may notice.
 
+use std::time::Duration;
+
 use testkit::client::Request;
+use testkit::wait;
 use testkit::worker::Worker;
 use testkit::worker::json_answer;
 
@@ -143,4 +146,39 @@ fn flag_values_that_would_overflow_are_refused() {
         let ended = PLAIN.launch().flag(flag, u64::MAX).run_to_end();
         assert_eq!(ended.code, Some(2), "{flag}");
     }
+}
+
+#[test]
+fn a_slow_answer_to_a_body_in_pieces_is_waited_for() {
+    let worker = Worker::manual();
+    let launch = PLAIN.launch().flag("--body-timeout-secs", 1).worker(worker.url());
+    let gateway = launch.start();
+    let mut client = gateway.client();
+    // The second round goes over a kept worker connection.
+    for _ in 0..2 {
+        let bytes = chat("in two pieces").bytes();
+        let (first, second) = bytes.split_at(bytes.len() - 5);
+        client.send(first);
+        wait::until("the request has begun", || gateway.metrics().sum("smg_http_requests_active", &[]) > 0.0);
+        client.send(second);
+        let mut exchange = worker.exchange();
+        assert!(!exchange.closes_within(Duration::from_millis(1500)), "longer than the body timeout");
+        exchange.answer("{}");
+        assert_eq!(client.response().status, 200);
+    }
+}
+
+#[test]
+fn an_interim_answer_does_not_end_an_upload() {
+    let worker = Worker::manual();
+    worker.hand_over_unread();
+    let gateway = PLAIN.start(&[&worker]);
+    let mut client = gateway.client();
+    let body = format!("{{\"prompt\":\"{}\"}}", "x".repeat(16 << 20));
+    client.send(&Request::json("/v1/completions", body.clone()).bytes());
+    let mut exchange = worker.exchange();
+    exchange.send(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n");
+    assert!(exchange.read_body() == body.as_bytes());
+    exchange.answer("{\"done\":1}");
+    assert_eq!(client.response().text(), "{\"done\":1}");
 }

@@ -128,11 +128,13 @@ pub enum UpstreamFailure {
     Timeout,
     /// The connection ended inside the response body.
     Body,
+    /// No connection could be made for want of descriptors, ports or memory here.
+    Local,
 }
 
 impl UpstreamFailure {
     /// Number of variants.
-    pub const COUNT: usize = 7;
+    pub const COUNT: usize = 8;
     /// Every variant, in table order.
     pub const ALL: [Self; Self::COUNT] = [
         Self::Connect,
@@ -142,6 +144,7 @@ impl UpstreamFailure {
         Self::Protocol,
         Self::Timeout,
         Self::Body,
+        Self::Local,
     ];
 
     /// Its name in logs and metrics.
@@ -154,6 +157,7 @@ impl UpstreamFailure {
             Self::Protocol => "protocol",
             Self::Timeout => "timeout",
             Self::Body => "body",
+            Self::Local => "local",
         }
     }
 }

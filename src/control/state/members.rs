@@ -119,8 +119,7 @@ impl State {
         }
         if failures_max == 0 || failures < failures_max {
             // Who refuses connections is down: when it comes back, its cache is empty.
-            self.tree.remove_holder(HolderId(id.index));
-            self.changed(News::Tree);
+            self.forget_placements(id);
             return;
         }
         warn!(worker = %entry.spec.url.text, "worker removed: {failures} transport failures in a row");
@@ -175,7 +174,8 @@ impl State {
         let is_ignored = entry.spec.checks.disabled && !matches!(entry.stage, Stage::Pending { .. });
         let change = if is_ignored { Change::None } else { entry.on_check(is_alive) };
         let (url, target) = (&entry.spec.url.text, Arc::clone(&entry.target));
-        entry.is_under_way = matches!(change, Change::Reached | Change::Recovered);
+        entry.is_under_way =
+            matches!(change, Change::Reached | Change::Recovered) || (is_alive && entry.owes_description);
         let must_describe = entry.is_under_way;
         match change {
             Change::None if is_alive => {}
@@ -222,6 +222,7 @@ impl State {
         // A worker that has names and now says nothing is only slow to come back: it is asked again with the next
         // check.
         let is_silent = *metadata == Metadata::default() && entry.stage != Stage::Reached;
+        entry.owes_description = is_silent;
         if is_silent {
             self.schedule_check(id, now);
             return;

@@ -1,0 +1,208 @@
+//! One exchange with one worker over one connection: the request out, the head of the answer in.
+//!
+//! Both at once: a worker may speak before it has everything, with an interim answer to be passed over or with its
+//! final one, after which it may read no further or close. Whatever it managed to say is its answer; only silence is
+//! a failure.
+
+use std::future::Future;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
+
+use api::endpoint::PromptShape;
+use fleet::snapshot::Worker;
+use fleet::stats::UpstreamFailure;
+use wire::RequestHead;
+
+use crate::client::Client;
+use crate::encode;
+use crate::limits;
+use crate::rt::socket;
+use crate::rt::socket::Received;
+use crate::rt::wait::Readiness;
+use crate::rt::wait::Watch;
+use crate::state::Shard;
+use crate::stop::Stop;
+use crate::upstream::Connection;
+
+/// A request as it goes to a worker.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Outgoing<'a, 'h> {
+    pub(crate) head: &'a RequestHead<'h>,
+    pub(crate) body: &'a [u8],
+    pub(crate) shape: PromptShape,
+    pub(crate) is_json: bool,
+}
+
+/// A worker's answer so far: its complete head, and what came with it.
+#[derive(Debug)]
+pub(crate) struct Answered {
+    pub(crate) connection: Connection,
+    pub(crate) buf: Vec<u8>,
+    pub(crate) head_len: usize,
+    /// Whether the worker got the whole request; if not, its connection is good for nothing more.
+    pub(crate) is_fully_sent: bool,
+}
+
+/// Why an attempt failed.
+pub(crate) enum Failure {
+    /// The client's side ended it.
+    Stop(Stop),
+    /// The worker's side did.
+    Upstream(UpstreamFailure),
+    /// A kept connection turned out to be closed; nothing of an answer had come.
+    Stale,
+}
+
+impl From<Stop> for Failure {
+    fn from(stop: Stop) -> Self {
+        Self::Stop(stop)
+    }
+}
+
+/// Sends the request over one connection and reads the head of the answer.
+pub(crate) async fn ask(
+    shard: &Rc<Shard>,
+    client: &mut Client<'_>,
+    watch: Pin<&mut dyn Readiness>,
+    outgoing: &Outgoing<'_, '_>,
+    (worker, request_id): (&Worker, &str),
+    connection: Connection,
+) -> Result<Answered, Failure> {
+    let mut head = shard.take_buffer();
+    encode::request_head(outgoing.head, worker, request_id, outgoing.body.len(), &mut head);
+    let mut body = outgoing.body;
+    if body.len() <= limits::BODY_COPIED_BYTES_MAX {
+        head.extend_from_slice(body);
+        body = b"";
+    }
+    let mut request = Request { head: &head, body, sent: 0, is_broken: false };
+    let mut answer =
+        Answer { bytes: shard.take_buffer(), searched: 0, interim_left: limits::INTERIM_RESPONSES_MAX };
+    let head_len = converse(client, watch, &connection, &mut request, &mut answer).await?;
+    let is_fully_sent = request.is_sent();
+    shard.give_buffer(head);
+    Ok(Answered { connection, buf: answer.bytes, head_len, is_fully_sent })
+}
+
+/// What happened while waiting for the worker.
+enum Event {
+    Writable(std::io::Result<()>),
+    Readable,
+}
+
+async fn converse(
+    client: &mut Client<'_>,
+    mut watch: Pin<&mut dyn Readiness>,
+    connection: &Connection,
+    request: &mut Request<'_>,
+    answer: &mut Answer,
+) -> Result<usize, Failure> {
+    let mut readable = pin!(Watch::new(|| connection.stream.readable(false)));
+    loop {
+        request.push(connection);
+        // A connection that broke is read once more: the answer may have come before the break.
+        if !request.is_broken {
+            let is_stuck = !request.is_sent();
+            let mut writable = pin!(connection.stream.writable(false));
+            let event = poll_fn(|cx| {
+                if is_stuck && let Poll::Ready(result) = writable.as_mut().poll(cx) {
+                    return Poll::Ready(Event::Writable(result));
+                }
+                readable.as_mut().poll_ready(cx).map(|_| Event::Readable)
+            });
+            match client.beside(watch.as_mut(), event).await? {
+                Event::Writable(Ok(())) => continue,
+                Event::Writable(Err(_)) => request.is_broken = true,
+                Event::Readable => {}
+            }
+        }
+        if let Some(head_len) = answer.read(connection, request.is_broken)? {
+            return Ok(head_len);
+        }
+    }
+}
+
+/// A request on its way out.
+struct Request<'a> {
+    head: &'a [u8],
+    body: &'a [u8],
+    sent: usize,
+    /// The connection takes no more.
+    is_broken: bool,
+}
+
+impl Request<'_> {
+    fn is_sent(&self) -> bool {
+        self.sent == self.head.len() + self.body.len()
+    }
+
+    /// Sends what the socket takes now.
+    fn push(&mut self, connection: &Connection) {
+        while !self.is_broken && !self.is_sent() {
+            let pushed = match self.sent.checked_sub(self.head.len()) {
+                Some(into_body) => socket::send(&connection.stream, &self.body[into_body..]),
+                None if self.body.is_empty() => socket::send(&connection.stream, &self.head[self.sent..]),
+                None => socket::send_two(&connection.stream, &self.head[self.sent..], self.body),
+            };
+            match pushed {
+                Ok(0) => return,
+                Ok(n) => self.sent += n,
+                Err(_) => self.is_broken = true,
+            }
+        }
+    }
+}
+
+/// An answer on its way in.
+struct Answer {
+    bytes: Vec<u8>,
+    /// Leading bytes in which no end of a head was found.
+    searched: usize,
+    /// Interim answers (1xx) that may still come.
+    interim_left: u32,
+}
+
+impl Answer {
+    /// Reads once; the length of the final head when it is complete. `is_last` says that nothing more can come.
+    fn read(&mut self, connection: &Connection, is_last: bool) -> Result<Option<usize>, Failure> {
+        self.bytes.reserve(limits::BUFFER_BYTES / 2);
+        match socket::recv_spare(&connection.stream, &mut self.bytes) {
+            Ok(Received::Bytes(_)) => {}
+            Ok(Received::WouldBlock) if !is_last => return Ok(None),
+            Ok(Received::WouldBlock | Received::End) | Err(_) => {
+                let is_untouched =
+                    self.bytes.is_empty() && self.interim_left == limits::INTERIM_RESPONSES_MAX;
+                return Err(match (is_untouched && connection.is_reused, is_last) {
+                    (true, _) => Failure::Stale,
+                    (false, true) => Failure::Upstream(UpstreamFailure::Send),
+                    (false, false) => Failure::Upstream(UpstreamFailure::Head),
+                });
+            }
+        }
+        while let Some(end) = wire::head_end(&self.bytes, self.searched) {
+            if !is_interim(&self.bytes[..end]) {
+                return Ok(Some(end));
+            }
+            self.interim_left =
+                self.interim_left.checked_sub(1).ok_or(Failure::Upstream(UpstreamFailure::Protocol))?;
+            self.bytes.drain(..end);
+            self.searched = 0;
+        }
+        self.searched = self.bytes.len();
+        if self.searched > limits::HEAD_BYTES_MAX {
+            return Err(Failure::Upstream(UpstreamFailure::Protocol));
+        }
+        Ok(None)
+    }
+}
+
+/// Whether a head is an interim answer (RFC 9110 §15.2) other than a switch of protocols.
+fn is_interim(head: &[u8]) -> bool {
+    const VERSION_BYTES: usize = b"HTTP/1.1 ".len();
+    head.starts_with(b"HTTP/1.")
+        && head.get(VERSION_BYTES) == Some(&b'1')
+        && head.get(VERSION_BYTES..VERSION_BYTES + 3) != Some(b"101")
+}
