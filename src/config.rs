@@ -29,6 +29,8 @@ const SECONDS_MAX: u64 = 365 * 24 * 3600;
 const ADMIN_MARGIN: Duration = Duration::from_secs(30);
 /// Largest payload bound: beyond any machine's memory, and far from overflow.
 const PAYLOAD_BYTES_MAX: usize = 1 << 46;
+/// Most client connections of one shard.
+const CONNECTIONS_PER_SHARD_MAX: u64 = 65_536;
 /// Most shards: a sanity bound far above any machine's CPUs.
 const SHARDS_MAX: usize = 1024;
 
@@ -181,6 +183,8 @@ fn shard_config(flags: &LaunchFlags, policy: Policy) -> Result<ShardConfig, Fail
     require(flags.workers.max_total_retries > 0, "--max-total-retries must be above 0")?;
     Ok(ShardConfig {
         policy,
+        // The descriptors that the system grants may lower it at start.
+        connections_max: CONNECTIONS_PER_SHARD_MAX,
         payload_bytes_max: limits.max_payload_size,
         request_timeout: seconds("--request-timeout-secs", limits.request_timeout_secs)?,
         connect_timeout: seconds("--connect-timeout-secs", limits.connect_timeout_secs)?,

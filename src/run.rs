@@ -59,7 +59,7 @@ pub(crate) fn run(config: Config) -> Result<(), Failure> {
 }
 
 /// Starts a gateway. It listens when this returns; workers come in the background.
-pub(crate) fn start(config: Config) -> Result<Running, Failure> {
+pub(crate) fn start(mut config: Config) -> Result<Running, Failure> {
     let start = Instant::now();
     let shape = StatsShape {
         endpoints: Endpoint::COUNT,
@@ -77,7 +77,9 @@ pub(crate) fn start(config: Config) -> Result<Running, Failure> {
     if let (IoDriver::Epoll, Some(refusal)) = &driver {
         warn!(%refusal, "io_uring is refused here: shards run on epoll");
     }
-    raise_descriptor_limit();
+    let descriptors = raise_descriptor_limit();
+    config.shard.connections_max =
+        connections_max(descriptors, config.cpus.len()).min(config.shard.connections_max);
 
     let shard_stats: Vec<_> = listeners.iter().map(|_| Arc::new(ShardStats::new(&shape))).collect();
     let sources =
@@ -216,11 +218,18 @@ fn bind(address: SocketAddr, count: usize) -> Result<Vec<TcpListener>, Failure> 
         .map_err(|error| Failure::usage(format!("cannot listen on {address}: {error}")))
 }
 
-/// Each connection is a descriptor: take all the system allows without asking.
-fn raise_descriptor_limit() {
+/// Client connections that a shard may have: half the descriptors are for clients, the rest for workers and whatever
+/// else is open, so that a crowd of clients does not cut the gateway off from its workers.
+fn connections_max(descriptors: u64, shards: usize) -> u64 {
+    (descriptors / 2 / shards as u64).max(1)
+}
+
+/// Each connection is a descriptor: takes all the system allows without asking, and says how many that is.
+fn raise_descriptor_limit() -> u64 {
     let mut limit = rustix::process::getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     if let Err(error) = rustix::process::setrlimit(Resource::Nofile, limit) {
         error!(%error, "cannot raise the limit of open files");
     }
+    rustix::process::getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }

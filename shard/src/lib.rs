@@ -58,6 +58,8 @@ use crate::state::Shard;
 pub struct ShardConfig {
     /// How workers are chosen.
     pub policy: Policy,
+    /// Client connections of one shard; beyond it new ones are closed at once and counted.
+    pub connections_max: u64,
     /// Largest request body, in bytes (`--max-payload-size`).
     pub payload_bytes_max: usize,
     /// Longest time from the head of a request to the end of its response (`--request-timeout-secs`).

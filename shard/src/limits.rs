@@ -34,8 +34,6 @@ pub(crate) const UPSTREAM_IDLE_PER_WORKER_MAX: usize = 500;
 pub(crate) const UPSTREAM_IDLE_MAX: Duration = Duration::from_secs(50);
 /// Interim (1xx) responses accepted before the final one.
 pub(crate) const INTERIM_RESPONSES_MAX: u32 = 8;
-/// Client connections per shard; beyond it new ones are closed at once and counted.
-pub(crate) const CONNECTIONS_PER_SHARD_MAX: u64 = 65_536;
 /// Housekeeping period: the grain of every deadline of a shard.
 pub(crate) const TICK: Duration = Duration::from_millis(100);
 /// Least time between two batches of reports that are not full: control publishes no faster.

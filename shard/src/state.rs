@@ -167,7 +167,7 @@ impl Shard {
 
     /// Counts a client connection, unless the shard has its fill.
     pub(crate) fn admit_connection(self: &Rc<Self>) -> Option<ConnectionPermit> {
-        if self.connections.get() >= limits::CONNECTIONS_PER_SHARD_MAX {
+        if self.connections.get() >= self.config.connections_max {
             self.stats.connections_refused_total.add(1);
             return None;
         }
