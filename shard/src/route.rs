@@ -78,10 +78,13 @@ pub(crate) fn choose(shard: &Rc<Shard>, input: &Input<'_>) -> Result<Leg, ApiErr
         let pool_index = pool_index(&snapshot.fleet, peeked.model.as_deref())?;
         let pool = &snapshot.fleet.pools[pool_index];
         blocks.clear();
+        let mut prompt_bytes = 0;
         if shard.config.policy.reads_prompt() {
             hash_blocks(spans.parts(input.body), pool.block_seed, blocks);
+            prompt_bytes = spans.parts(input.body).map(<[u8]>::len).sum();
         }
-        let request = Request { blocks, excluded: input.excluded, tick: shard.clock.coarse_seconds() };
+        let request =
+            Request { blocks, prompt_bytes, excluded: input.excluded, tick: shard.clock.coarse_seconds() };
         let choice = shard
             .replica
             .borrow_mut()

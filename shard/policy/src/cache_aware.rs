@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use fleet::blocks::bytes_covered;
 use fleet::snapshot::Pool;
 use fleet::snapshot::Snapshot;
 use fleet::snapshot::Worker;
@@ -21,6 +22,13 @@ use crate::Request;
 /// A holder's use of a prefix is told to control again after this many seconds, so that its eviction order stays
 /// roughly right without a report per request.
 const REFRESH_TICKS: u32 = 8;
+
+/// Share of the prompt's bytes, of those that are looked up at all, in its first `known` blocks. Blocks differ in
+/// length, so their number would not do: the first three together are as long as any later one.
+fn known_share(known: usize, request: &Request<'_>) -> f32 {
+    let covered = |blocks: usize| bytes_covered(blocks as u32, request.prompt_bytes) as f32;
+    covered(known) / covered(request.blocks.len()).max(1.0)
+}
 
 /// The longest known prefix among admissible workers.
 struct Known {
@@ -45,7 +53,7 @@ impl Replica {
             && max as f32 > min as f32 * config.balance_rel_threshold;
         let load_max = if imbalanced { min.saturating_add(config.balance_abs_threshold) } else { max };
         let known = self.longest_known(snapshot, request, load_max);
-        let rate = known.as_ref().map_or(0.0, |known| known.blocks as f32 / request.blocks.len() as f32);
+        let rate = known.as_ref().map_or(0.0, |known| known_share(known.blocks, request));
         let choice = match known {
             Some(known) if imbalanced || rate > config.cache_threshold => {
                 let worker = snapshot.fleet.workers.get(known.holder as usize)?.as_ref()?;

@@ -73,6 +73,8 @@ impl Policy {
 pub struct Request<'a> {
     /// Block hashes of the prompt; empty when the policy does not read it or there is none.
     pub blocks: &'a [u64],
+    /// Length of the prompt that the blocks were made from.
+    pub prompt_bytes: usize,
     /// Workers that already failed this request.
     pub excluded: &'a [WorkerId],
     /// Coarse time, in seconds since the process started.

@@ -73,7 +73,7 @@ impl World {
     }
 
     fn choose(&mut self, policy: &Policy, blocks: &[u64]) -> (u32, Reason, u32, bool) {
-        self.choose_with(policy, &Request { blocks, excluded: &[], tick: 0 }).expect("a worker")
+        self.choose_with(policy, &request(blocks, &[])).expect("a worker")
     }
 }
 
@@ -83,6 +83,11 @@ fn cache_aware() -> Policy {
 
 fn policies() -> [Policy; 4] {
     [Policy::Random, Policy::RoundRobin, Policy::PowerOfTwo, cache_aware()]
+}
+
+/// A prompt as long as its blocks can be.
+fn request<'a>(blocks: &'a [u64], excluded: &'a [WorkerId]) -> Request<'a> {
+    Request { blocks, prompt_bytes: 128 * blocks.len(), excluded, tick: 0 }
 }
 
 fn id(index: u32) -> WorkerId {
@@ -95,10 +100,12 @@ fn an_excluded_worker_is_never_chosen_and_the_last_one_left_always() {
         let mut world = World::new(3);
         world.hold(&[1, 2], 0);
         for _ in 0..50 {
-            let request = Request { blocks: &[1, 2], excluded: &[id(0), id(2)], tick: 0 };
+            let excluded = [id(0), id(2)];
+            let request = request(&[1, 2], &excluded);
             assert_eq!(world.choose_with(&policy, &request).expect("one is left").0, 1, "{}", policy.name());
         }
-        let request = Request { blocks: &[1], excluded: &[id(0), id(1), id(2)], tick: 0 };
+        let excluded = [id(0), id(1), id(2)];
+        let request = request(&[1], &excluded);
         assert!(world.choose_with(&policy, &request).is_none());
         assert!(World::new(0).choose_with(&policy, &request).is_none());
     }
@@ -191,7 +198,19 @@ fn the_second_request_sticks_before_the_tree_is_published() {
 fn a_worker_that_left_is_not_chosen_for_what_it_held() {
     let mut world = World::new(2);
     world.hold(&[1, 2], 0);
-    let request = Request { blocks: &[1, 2], excluded: &[id(0)], tick: 0 };
+    let excluded = [id(0)];
+    let request = request(&[1, 2], &excluded);
     let (worker, _, matched, is_news) = world.choose_with(&cache_aware(), &request).expect("one");
     assert_eq!((worker, matched, is_news), (1, 0, true));
+}
+
+#[test]
+fn the_threshold_is_a_share_of_bytes_not_of_blocks() {
+    let mut world = World::new(2);
+    // 128 of 640 bytes, in 3 of 7 blocks: a fifth, which is not above 0.3.
+    world.hold(&[1, 2, 3], 1);
+    let blocks = [1, 2, 3, 40, 50, 60, 70];
+    let short = Request { prompt_bytes: 640, ..request(&blocks, &[]) };
+    let (_, reason, matched, _) = world.choose_with(&cache_aware(), &short).expect("a worker");
+    assert_eq!((reason, matched), (Reason::LeastLoad, 0));
 }
