@@ -53,6 +53,9 @@ pub(crate) async fn run(
         };
         let leg =
             route::choose(shard, &input).map_err(|error| Stop::Reject(last_error.take().unwrap_or(error)))?;
+        if trace.attempts > 0 {
+            shard.stats.retries_total.add(1);
+        }
         trace.attempts += 1;
         trace.routed.get_or_insert_with(|| shard.clock.now());
         // The previous attempt's leg ends here, and with it its count in that worker's load.
@@ -64,7 +67,9 @@ pub(crate) async fn run(
                     return Ok(answered);
                 }
                 Err(Failure::Stop(stop)) => {
-                    note_stop(shard, &stop);
+                    if let Stop::Reject(error) = &stop {
+                        note_timeout(shard, error);
+                    }
                     return Err(stop);
                 }
                 Err(Failure::Upstream(failure)) => failure,
@@ -73,15 +78,13 @@ pub(crate) async fn run(
             };
         note_failure(shard, leg.worker(), failure);
         debug!(worker = %leg.worker().url, failure = failure.name(), attempt = trace.attempts, "attempt failed");
-        last_error = Some(failure_error(failure, leg.worker()));
-        excluded.push(leg.worker().id);
+        let error = failure_error(failure, leg.worker());
         if trace.attempts >= shard.config.total_retries_max {
             shard.stats.retries_exhausted_total.add(1);
-            return Err(Stop::Reject(
-                last_error.take().unwrap_or_else(|| failure_error(failure, leg.worker())),
-            ));
+            return Err(Stop::Reject(error));
         }
-        shard.stats.retries_total.add(1);
+        excluded.push(leg.worker().id);
+        last_error = Some(error);
     }
 }
 
@@ -110,11 +113,9 @@ fn connect_failure(error: &std::io::Error) -> UpstreamFailure {
     }
 }
 
-/// Counts an exchange that ran out of time.
-pub(crate) fn note_stop(shard: &Shard, stop: &Stop) {
-    if let Stop::Reject(error) = stop
-        && error.code == ErrorCode::UpstreamTimeout
-    {
+/// Counts an exchange that ran out of time, if that is what `error` says.
+pub(crate) fn note_timeout(shard: &Shard, error: &ApiError) {
+    if error.code == ErrorCode::UpstreamTimeout {
         shard.stats.upstream_failures_total[UpstreamFailure::Timeout as usize].add(1);
     }
 }

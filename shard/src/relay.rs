@@ -19,7 +19,7 @@ use crate::client::Client;
 use crate::client::Next;
 use crate::dispatch::failure_error;
 use crate::dispatch::note_failure;
-use crate::dispatch::note_stop;
+use crate::dispatch::note_timeout;
 use crate::encode;
 use crate::encode::Delimiter;
 use crate::finish::End;
@@ -77,7 +77,7 @@ pub(crate) async fn run(
                 }
                 Err(HoldError::Stop(Stop::Gone)) => Err(()),
                 Err(HoldError::Stop(Stop::Reject(error))) => {
-                    note_stop(shard, &Stop::Reject(error.clone()));
+                    note_timeout(shard, &error);
                     return answer_error(shard, client, connection, &error, trace).await;
                 }
                 Err(HoldError::Broken) => {

@@ -7,6 +7,7 @@ use testkit::worker::Unreachable;
 use testkit::worker::Worker;
 
 use crate::setup::Setup;
+use crate::setup::begin_stream;
 use crate::setup::chat;
 use crate::setup::chat_stream;
 use crate::setup::on_every_setup;
@@ -54,12 +55,7 @@ fn in_the_middle_of_a_stream(setup: Setup) {
     let gateway = setup.start(&[&worker]);
     for resets in [false, true] {
         let mut client = gateway.client();
-        client.send(&chat_stream("hello").bytes());
-        let mut exchange = worker.exchange();
-        exchange.open_stream();
-        exchange.event("1");
-        assert_eq!(client.head().0, 200);
-        assert_eq!(client.event().as_deref(), Some("data: 1"));
+        let exchange = begin_stream(&mut client, &worker);
         leave(client, resets);
         exchange.wait_closed();
     }

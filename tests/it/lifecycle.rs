@@ -14,9 +14,9 @@ use testkit::worker::Worker;
 
 use crate::setup::PLAIN;
 use crate::setup::Setup;
+use crate::setup::begin_stream;
 use crate::setup::binary;
 use crate::setup::chat;
-use crate::setup::chat_stream;
 use crate::setup::on_every_setup;
 
 on_every_setup! {
@@ -31,12 +31,7 @@ fn sigterm_lets_a_running_stream_finish(setup: Setup) {
         let worker = Worker::manual();
         let mut gateway = setup.start(&[&worker]);
         let mut client = gateway.client();
-        client.send(&chat_stream("hello").bytes());
-        let mut exchange = worker.exchange();
-        exchange.open_stream();
-        exchange.event("1");
-        assert_eq!(client.head().0, 200);
-        assert_eq!(client.event().as_deref(), Some("data: 1"));
+        let mut exchange = begin_stream(&mut client, &worker);
         gateway.signal(signal);
         wait::until("new connections are refused", || Client::try_connect(gateway.addr()).is_err());
         for at in 2..10 {

@@ -6,8 +6,8 @@ use testkit::worker::Worker;
 
 use crate::setup::CHAT;
 use crate::setup::Setup;
+use crate::setup::begin_stream;
 use crate::setup::chat;
-use crate::setup::chat_stream;
 use crate::setup::on_every_setup;
 
 on_every_setup! {
@@ -26,12 +26,7 @@ fn counters_count_and_gauges_return_to_zero(setup: Setup) {
     }
     assert_eq!(client.ask(&Request::json(CHAT, "[]")).status, 400);
     assert_eq!(client.ask(&Request::get("/nowhere")).status, 404);
-    client.send(&chat_stream("hello").bytes());
-    let mut exchange = worker.exchange();
-    exchange.open_stream();
-    exchange.event("1");
-    assert_eq!(client.head().0, 200);
-    assert_eq!(client.event().as_deref(), Some("data: 1"));
+    let mut exchange = begin_stream(&mut client, &worker);
     let during = gateway.metrics();
     let of_worker = format!("worker=\"{}\"", worker.url());
     assert_eq!(during.sum("smg_http_requests_active", &[]), 1.0);

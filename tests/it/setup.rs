@@ -1,8 +1,10 @@
 //! How the gateway is started for a test, and the words most tests use.
 
+use testkit::client::Client;
 use testkit::client::Request;
 use testkit::gateway::Gateway;
 use testkit::gateway::Launch;
+use testkit::worker::Exchange;
 use testkit::worker::Worker;
 
 /// The path most requests take.
@@ -75,6 +77,17 @@ pub(crate) fn chat(text: &str) -> Request {
         CHAT,
         format!("{{\"model\":\"mock\",\"messages\":[{{\"role\":\"user\",\"content\":\"{text}\"}}]}}"),
     )
+}
+
+/// Begins a stream: its first event has gone from the worker to the client.
+pub(crate) fn begin_stream(client: &mut Client, worker: &Worker) -> Exchange {
+    client.send(&chat_stream("hello").bytes());
+    let mut exchange = worker.exchange();
+    exchange.open_stream();
+    exchange.event("1");
+    assert_eq!(client.head().0, 200);
+    assert_eq!(client.event().as_deref(), Some("data: 1"));
+    exchange
 }
 
 /// A chat that is a stream.

@@ -14,7 +14,7 @@ use wire::ResponseHead;
 use crate::client::Client;
 use crate::clock::micros;
 use crate::dispatch::note_failure;
-use crate::dispatch::note_stop;
+use crate::dispatch::note_timeout;
 use crate::encode;
 use crate::finish::End;
 use crate::finish::Trace;
@@ -128,7 +128,7 @@ impl Passage<'_, '_, '_> {
                 Ok(_) => flow = self.pass(&mut relay).await?,
                 Err(Stop::Gone) => return Err(()),
                 Err(Stop::Reject(error)) => {
-                    note_stop(self.shard, &Stop::Reject(error.clone()));
+                    note_timeout(self.shard, &error);
                     return self.fail(&mut relay, &error).await;
                 }
             }
