@@ -119,6 +119,38 @@ fn an_answer_is_continued_where_it_is() {
     }
 }
 
+/// The id comes in the first event, which may come after the head.
+#[test]
+fn an_answer_that_is_streamed_is_continued_too() {
+    let workers: Vec<Worker> = (0..4).map(|_| Worker::manual()).collect();
+    let gateway = start(binary().flag("--policy", "cache_aware"), &workers);
+    let begin = |body: &str| {
+        let mut client = gateway.client();
+        client.send(&Request::json("/v1/responses", body).bytes());
+        let found = wait::some("the request at a worker", || {
+            workers.iter().enumerate().find_map(|(at, worker)| Some((at, worker.exchange_now()?)))
+        });
+        (client, found)
+    };
+    for n in 0..8 {
+        let (mut client, (at, mut exchange)) =
+            begin(&format!(r#"{{"model":"mock","stream":true,"input":"{n} to begin with"}}"#));
+        exchange.send(
+            b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n",
+        );
+        assert_eq!(client.head().0, 200);
+        let event =
+            format!("data: {{\"type\":\"response.created\",\"response\":{{\"id\":\"resp_{n}\"}}}}\n\n");
+        exchange.send(format!("{:x}\r\n{event}\r\n0\r\n\r\n", event.len()).as_bytes());
+        assert_eq!(client.events().len(), 1);
+        let (mut client, (again, mut exchange)) =
+            begin(&format!(r#"{{"model":"mock","previous_response_id":"resp_{n}","input":"and on"}}"#));
+        assert_eq!(again, at);
+        exchange.send(&testkit::worker::json_answer("{}"));
+        assert_eq!(client.response().status, 200);
+    }
+}
+
 #[test]
 fn a_label_decides_on_the_policy_of_its_model() {
     let (a, b, c) = (Worker::answering_as("one"), Worker::answering_as("one"), Worker::answering_as("two"));
