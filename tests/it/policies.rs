@@ -135,18 +135,15 @@ fn an_answer_that_is_streamed_is_continued_too() {
     for n in 0..8 {
         let (mut client, (at, mut exchange)) =
             begin(&format!(r#"{{"model":"mock","stream":true,"input":"{n} to begin with"}}"#));
-        exchange.send(
-            b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n",
-        );
+        exchange.open_stream();
         assert_eq!(client.head().0, 200);
-        let event =
-            format!("data: {{\"type\":\"response.created\",\"response\":{{\"id\":\"resp_{n}\"}}}}\n\n");
-        exchange.send(format!("{:x}\r\n{event}\r\n0\r\n\r\n", event.len()).as_bytes());
-        assert_eq!(client.events().len(), 1);
-        let (mut client, (again, mut exchange)) =
+        exchange.event(&format!(r#"{{"type":"response.created","response":{{"id":"resp_{n}"}}}}"#));
+        assert!(client.event().is_some());
+        exchange.close_stream();
+        let (mut client, (again, exchange)) =
             begin(&format!(r#"{{"model":"mock","previous_response_id":"resp_{n}","input":"and on"}}"#));
         assert_eq!(again, at);
-        exchange.send(&testkit::worker::json_answer("{}"));
+        exchange.answer("{}");
         assert_eq!(client.response().status, 200);
     }
 }
@@ -196,6 +193,8 @@ fn a_reason_is_told_to_who_asks_and_may_know() {
     let first = gateway.ask(&wants(chat(&text)));
     let said = first.headers.get("x-ringway-route").expect("a reason").to_owned();
     assert!(said.starts_with("policy=cache_aware; reason=least_load; worker=http://"), "{said}");
+    // The other shard knows once control has published it.
+    wait::until("the placement is published", || gateway.metrics().sum("smg_prefix_tree_blocks", &[]) > 0.0);
     let second = gateway.ask(&wants(chat(&text)));
     let said = second.headers.get("x-ringway-route").expect("a reason");
     assert!(said.contains("reason=prefix"), "{said}");
