@@ -4,11 +4,16 @@
 //! - A [`Counter`] has one writing thread; its readers may lag, and never see a torn value.
 //! - A load slot is written by its own shard alone, so counting a request costs one plain store.
 
+mod engine_load;
+
 use std::sync::Arc;
 use std::sync::atomic::AtomicU8;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
+
+pub use self::engine_load::EngineLoad;
+use self::engine_load::EngineLoadCell;
 
 /// Keeps a cell on cache lines of its own (two, since CPUs prefetch lines in pairs).
 #[derive(Debug, Default)]
@@ -89,6 +94,7 @@ impl Histogram {
 pub struct WorkerCells {
     in_flight: Box<[Padded<AtomicU32>]>,
     failures_in_a_row: AtomicU32,
+    engine_load: EngineLoadCell,
 }
 
 impl WorkerCells {
@@ -97,6 +103,7 @@ impl WorkerCells {
         Self {
             in_flight: (0..shards).map(|_| Padded(AtomicU32::new(0))).collect(),
             failures_in_a_row: AtomicU32::new(0),
+            engine_load: EngineLoadCell::default(),
         }
     }
 
@@ -138,6 +145,17 @@ impl WorkerCells {
     /// Transport failures since the last success.
     pub fn failures_in_a_row(&self) -> u32 {
         self.failures_in_a_row.load(Ordering::Relaxed)
+    }
+
+    /// What the engine last said it is busy with; none when it does not tell, or did not when it was last asked.
+    #[inline]
+    pub fn engine_load(&self) -> Option<EngineLoad> {
+        self.engine_load.get()
+    }
+
+    /// Sets what the engine says, or that it says nothing. Only control may call this, once a second at most.
+    pub fn set_engine_load(&self, load: Option<EngineLoad>) {
+        self.engine_load.set(load);
     }
 }
 
