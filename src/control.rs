@@ -14,6 +14,7 @@ pub mod event;
 pub(crate) mod job;
 pub(crate) mod limits;
 pub(crate) mod models;
+pub mod poll;
 pub(crate) mod publish;
 pub(crate) mod registry;
 #[cfg(test)]
@@ -22,6 +23,7 @@ pub(crate) mod run;
 pub(crate) mod state;
 pub(crate) mod stats;
 pub mod task;
+pub(crate) mod timetable;
 pub(crate) mod url;
 pub(crate) mod worker;
 

@@ -33,6 +33,7 @@ impl Sources {
         let mut families: Vec<MetricFamily> = tables::http(self);
         families.extend(tables::router(self));
         families.extend(tables::workers(self));
+        families.extend(tables::engines(self));
         families.extend(tables::prefix(self));
         families.extend(tables::shards(self));
         families.extend(ProcessCollector::for_self().collect());

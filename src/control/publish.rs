@@ -49,7 +49,7 @@ pub(crate) fn fleet(sources: &Sources<'_>) -> Fleet {
             routable += 1;
         }
     }
-    let registered = registry.registered().count();
+    let registered = registry.registered_count();
     let worker = |slot: &Option<Entry>| slot.as_ref().map(|entry| Arc::clone(&entry.published));
     Fleet {
         workers: registry.slots().iter().map(worker).collect(),

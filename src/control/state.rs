@@ -4,7 +4,8 @@
 //! - Every pool member is routable, and stands in the worker table of the same snapshot.
 //! - Only ready workers have a presence in the prefix tree.
 //! - Every [`AdminCall`](fleet::admin::AdminCall) is answered by exactly one [`Order::Reply`].
-//! - Each worker has at most one task at services.
+//! - Each worker has at most one check and one poll at services.
+//! - A worker is polled exactly while it is routable.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,6 +39,7 @@ use crate::control::stats::Health;
 use crate::control::task::Task;
 
 mod calls;
+mod loads;
 pub(crate) mod members;
 pub(crate) mod start;
 
@@ -168,6 +170,7 @@ impl State {
             Event::Reports(reports) => self.reported(reports, now, orders),
             Event::Probed { worker, probe } => self.probed(worker, probe, now, orders),
             Event::Described { worker, metadata } => self.described(worker, metadata, now, orders),
+            Event::Polled { worker, polled } => self.polled(worker, &polled, now),
             Event::Called { ticket, answers } => self.called(ticket, &answers, orders),
             Event::Terminate => self.terminate(now, orders),
             Event::Tick { requests_active } => self.tick(requests_active, now, orders),
@@ -223,6 +226,9 @@ impl State {
     fn tick(&mut self, requests_active: u64, now: Duration, orders: &mut Vec<Order>) {
         while let Some(worker) = self.registry.take_due(now) {
             self.check(worker, now, orders);
+        }
+        while let Some(worker) = self.registry.take_poll_due(now) {
+            self.poll(worker, orders);
         }
         if self.drain_check_due.is_some_and(|due| due <= now) {
             if self.registry.free_idle() {

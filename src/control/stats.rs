@@ -18,6 +18,12 @@ pub struct ControlStats {
     pub health_checks_passed_total: Counter,
     /// Health checks that a worker failed.
     pub health_checks_failed_total: Counter,
+    /// Polls that told what an engine is busy with.
+    pub polls_passed_total: Counter,
+    /// Polls that did not.
+    pub polls_failed_total: Counter,
+    /// Workers found to be another process than before.
+    pub worker_restarts_total: Counter,
     /// Workers that became healthy for the first time.
     pub workers_added_total: Counter,
     /// Workers removed for any reason.

@@ -248,6 +248,11 @@ pub(crate) fn workers(sources: &Sources) -> Vec<MetricFamily> {
             errors.add(&[WORKER[0], WORKER[1], ("error_type", failure.name())], count);
         }
     }
+    let polls = Family::counter("smg_worker_polls_total", "Polls of engines' loads by result.")
+        .with(&[WORKER[0], ("result", "success")], control.polls_passed_total.get() as f64)
+        .with(&[WORKER[0], ("result", "error")], control.polls_failed_total.get() as f64);
+    let restarts = Family::counter("smg_worker_restarts_total", "Engines found to have restarted.")
+        .with(&[WORKER[0]], control.worker_restarts_total.get() as f64);
     let removed = Family::counter("smg_worker_removals_total", "Workers removed, by reason.")
         .with(&[("reason", "failing")], control.workers_removed_failing_total.get() as f64)
         .with(
@@ -263,6 +268,8 @@ pub(crate) fn workers(sources: &Sources) -> Vec<MetricFamily> {
         checks.build(),
         errors.build(),
         removed.build(),
+        polls.build(),
+        restarts.build(),
         total(
             "smg_worker_retries_total",
             "Attempts beyond a request's first.",
@@ -278,6 +285,29 @@ pub(crate) fn workers(sources: &Sources) -> Vec<MetricFamily> {
             |shard| &shard.retries_exhausted_total,
         ),
     ]
+}
+
+/// What engines say they are busy with. An engine that does not tell is left out.
+pub(crate) fn engines(sources: &Sources) -> Vec<MetricFamily> {
+    let view = sources.control.view.load();
+    let mut running = Family::gauge("smg_engine_running_requests", "Requests that an engine computes.");
+    let mut waiting = Family::gauge("smg_engine_waiting_requests", "Requests that wait at an engine.");
+    let mut tokens = Family::gauge("smg_engine_tokens", "Tokens in use at an engine.");
+    let mut usage = Family::gauge("smg_engine_token_usage", "Taken share of an engine's KV cache.");
+    for worker in &view.workers {
+        let Some(load) = worker.cells.engine_load() else { continue };
+        let labels = [("worker", &*worker.url), ("model", &*worker.model)];
+        let known = [(&mut running, load.running), (&mut waiting, load.waiting), (&mut tokens, load.tokens)];
+        for (family, number) in known {
+            if let Some(number) = number {
+                family.add(&labels, f64::from(number));
+            }
+        }
+        if let Some(used) = load.kv_used_permille {
+            usage.add(&labels, f64::from(used) / 1000.0);
+        }
+    }
+    vec![running.build(), waiting.build(), tokens.build(), usage.build()]
 }
 
 /// What the prefix tree knows, and what it is worth.

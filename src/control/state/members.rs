@@ -78,6 +78,7 @@ impl State {
     /// Takes a worker out of the fleet. Requests in flight go on.
     pub(crate) fn remove(&mut self, id: WorkerId, now: Duration, orders: &mut Vec<Order>) {
         self.registry.retire(id);
+        self.watch_load(id, now);
         self.forget_placements(id);
         self.stats.workers_removed_total.add(1);
         let entry = self.registry.get_mut(id).expect("a draining worker is still there");
@@ -98,6 +99,7 @@ impl State {
         if !entry.is_under_way && matches!(entry.health(), Health::Ready | Health::Unhealthy) {
             self.schedule_check(id, now);
         }
+        self.watch_load(id, now);
         self.changed(News::Fleet);
     }
 
@@ -199,6 +201,7 @@ impl State {
             // It may come back as a new process, whose cache is empty.
             self.forget_placements(id);
         }
+        self.watch_load(id, now);
         if must_describe {
             orders.push(Order::Task(Task::Describe { worker: id, target }));
         } else {
@@ -234,6 +237,7 @@ impl State {
         let names = if names.is_empty() { vec![UNKNOWN_MODEL] } else { names };
         entry.models = names.into_iter().map(|name| self.models.admit(name)).collect();
         entry.metadata = metadata;
+        entry.polling.look_again();
         // Reached => Ready
         if entry.stage == Stage::Reached {
             entry.stage = Stage::Ready { failures: 0 };
@@ -249,6 +253,7 @@ impl State {
             }
         }
         self.changed(News::Fleet);
+        self.watch_load(id, now);
         self.schedule_check(id, now);
     }
 

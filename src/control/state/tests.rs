@@ -11,6 +11,7 @@ use crate::control::rig::answer;
 use crate::control::rig::config;
 use crate::control::rig::text;
 
+mod loads;
 mod simulation;
 
 const A: &str = "http://10.0.0.1:8000";

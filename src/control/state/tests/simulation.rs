@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use engine::metrics::Page;
 use fleet::cell::WorkerCells;
 use fleet::report::Report;
 use fleet::tree::HolderId;
@@ -18,7 +19,7 @@ use crate::control::rig::answer;
 use crate::control::rig::config;
 use crate::control::stats::Health;
 
-const SEEDS: u64 = 64;
+const SEEDS: u64 = 256;
 const STEPS: u32 = 500;
 const URLS: u32 = 6;
 
@@ -56,13 +57,14 @@ impl Simulation {
     }
 
     fn step(&mut self) {
-        match self.rng.random_range(0..12) {
+        match self.rng.random_range(0..14) {
             0 => self.admin(),
             1 | 2 => self.toggle(),
             3..=6 => self.services(),
             7 | 8 => self.place(),
             9 => self.fly(),
             10 => self.fail(),
+            11 | 12 => self.compute(),
             _ => {
                 let millis = self.rng.random_range(1..60_000);
                 self.rig.now += Duration::from_millis(millis);
@@ -128,6 +130,24 @@ impl Simulation {
         }
     }
 
+    /// An engine works, restarts, or stops telling.
+    fn compute(&mut self) {
+        let url = self.url();
+        let counted = match self.rng.random_range(0..4) {
+            0 => {
+                self.rig.pages.remove(&url);
+                return;
+            }
+            1 => 0.0,
+            _ => self.rig.pages.get(&url).and_then(|page| page.marks.counters[0]).unwrap_or(0.0) + 1.0,
+        };
+        let mut page = Page::default();
+        page.load.running = Some(self.rng.random_range(0..9));
+        page.marks.has_page = true;
+        page.marks.counters[0] = Some(counted);
+        self.rig.pages.insert(url, page);
+    }
+
     fn fail(&mut self) {
         let Some(worker) = self.rig.members().first().map(|worker| Arc::clone(worker)) else { return };
         worker.cells.fail();
@@ -152,6 +172,12 @@ impl Simulation {
             let is_new = self.uuids.insert(entry.uuid);
             assert_eq!(is_new, self.generations.insert(entry.id.generation), "ids are given once, together");
             assert!(!entry.is_under_way || entry.due.is_none(), "one check at a time");
+            let is_polled = entry.polling.due.is_some() || entry.polling.is_under_way;
+            assert!(entry.polling.due.is_none() || !entry.polling.is_under_way, "one poll at a time");
+            assert!(is_polled || !entry.is_routable(), "a worker that nobody will ever poll again");
+            assert!(entry.polling.due.is_none() || entry.is_routable(), "a poll of who gets no requests");
+            let load = entry.cells.engine_load();
+            assert!(load.is_none() || entry.is_routable(), "a load of who gets no requests");
         }
         let is_stuck = |entry: &crate::control::worker::Entry| {
             entry.due.is_none() && !entry.is_under_way && !entry.spec.checks.disabled
