@@ -121,6 +121,8 @@ endpoints! {
     FlushCache "/flush_cache" "POST" Handler::Admin, "req-";
     /// Token load of every worker.
     GetLoads "/get_loads" "GET" Handler::Admin, "req-";
+    /// What engines said last about what they are busy with.
+    Loads "/loads" "GET" Handler::Admin, "req-";
     /// Any path that is not in this table.
     Unknown "unknown" "" Handler::Page, "req-";
 }
@@ -180,6 +182,7 @@ impl Endpoint {
             "/list_workers" => Self::ListWorkers,
             "/flush_cache" => Self::FlushCache,
             "/get_loads" => Self::GetLoads,
+            "/loads" => Self::Loads,
             _ => Self::resolve_prefix(path),
         }
     }
