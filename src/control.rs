@@ -32,6 +32,7 @@ pub use self::config::ControlConfig;
 pub use self::config::HealthConfig;
 pub use self::run::Doors;
 pub use self::run::spawn;
+pub use self::state::Order;
 pub use self::state::State;
 pub use self::stats::ControlStats;
 pub use self::stats::FleetView;

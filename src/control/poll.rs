@@ -71,7 +71,7 @@ pub(crate) struct Polling {
 
 impl Endpoints {
     /// Where to look for what an engine of this dialect tells.
-    pub(crate) fn of(dialect: Dialect) -> Self {
+    pub fn of(dialect: Dialect) -> Self {
         let json = if dialect == Dialect::Sglang { Place::Untried } else { Place::Nowhere };
         Self { load: json, metrics: Place::Untried, identity: json }
     }
