@@ -154,3 +154,30 @@ fn a_line_that_is_too_long_is_skipped_and_the_next_is_read() {
 fn an_empty_page_is_a_page() {
     assert_eq!(read(b""), Page { marks: Marks { has_page: true, ..Marks::default() }, ..Page::default() });
 }
+
+/// splitmix64, of a counter.
+fn mix(counter: u64) -> u64 {
+    let mixed = counter.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}
+
+#[test]
+fn damaged_pages_do_no_harm_however_they_are_cut() {
+    const DAMAGES: u64 = 20_000;
+    const BYTES: &[u8] = b"\"{}\\\n ,=e+-.09\0\xff";
+    for seed in 0..DAMAGES {
+        let mut page = [VLLM, SGLANG, LLAMA_CPP][(seed % 3) as usize].as_bytes().to_vec();
+        let draw = |salt: u64, below: usize| (mix(seed << 8 | salt) % below as u64) as usize;
+        for damage in 0..=draw(0, 4) as u64 {
+            let at = draw(1 + damage, page.len());
+            page[at] = BYTES[draw(101 + damage, BYTES.len())];
+        }
+        let (first, second) = page.split_at(draw(201, page.len()));
+        let mut reader = PageReader::default();
+        reader.push(first);
+        reader.push(second);
+        assert_eq!(reader.finish(), read(&page), "seed {seed}");
+    }
+}
