@@ -79,15 +79,19 @@ pub fn read(page: &[u8]) -> Page {
 
 impl PageReader {
     /// Takes the next bytes.
-    pub fn push(&mut self, bytes: &[u8]) {
-        let mut lines = bytes.split(|&byte| byte == b'\n');
-        let mut piece = lines.next().unwrap_or_default();
-        for next in lines {
-            self.extend(piece);
-            self.end_line();
-            piece = next;
+    pub fn push(&mut self, mut bytes: &[u8]) {
+        while let Some(end) = memchr::memchr(b'\n', bytes) {
+            let (line, rest) = (&bytes[..end], &bytes[end + 1..]);
+            if self.line.is_empty() && !self.is_skipping && line.len() <= LINE_BYTES_MAX {
+                // Most lines come whole and need not be kept.
+                self.take(line);
+            } else {
+                self.extend(line);
+                self.end_line();
+            }
+            bytes = rest;
         }
-        self.extend(piece);
+        self.extend(bytes);
     }
 
     /// What the page told, now that it has ended.
@@ -119,24 +123,20 @@ impl PageReader {
 
     fn end_line(&mut self) {
         let mut line = std::mem::take(&mut self.line);
-        if !std::mem::take(&mut self.is_skipping)
-            && let Some(sample) = Sample::parse(&line)
-        {
-            self.take(&sample);
+        if !std::mem::take(&mut self.is_skipping) {
+            self.take(&line);
         }
         line.clear();
         self.line = line;
     }
 
-    fn take(&mut self, sample: &Sample<'_>) {
-        if let Some((_, gauge)) = GAUGES.iter().find(|(name, _)| *name == sample.name) {
-            if !sample.is_partial() {
-                self.take_gauge(*gauge, sample);
-            }
-        } else if let Some(at) = COUNTERS.iter().position(|name| *name == sample.name) {
-            add(&mut self.marks.counters[at], sample.value);
-        } else if sample.name == START_TIME {
-            self.marks.started_s = Some(sample.value);
+    fn take(&mut self, line: &[u8]) {
+        let Some(sample) = Sample::parse(line) else { return };
+        match sample.family {
+            Family::Gauge(gauge) if !sample.is_partial() => self.take_gauge(gauge, &sample),
+            Family::Gauge(_) => {}
+            Family::Counter(at) => add(&mut self.marks.counters[at], sample.value),
+            Family::Start => self.marks.started_s = Some(sample.value),
         }
     }
 
@@ -163,33 +163,54 @@ fn add(sum: &mut Option<f64>, value: f64) {
     *sum = Some(sum.unwrap_or(0.0) + value);
 }
 
+/// What a name stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Family {
+    Gauge(Gauge),
+    /// The counter at this place of [`COUNTERS`].
+    Counter(usize),
+    Start,
+}
+
 /// One line: a name, labels in braces, a value.
 struct Sample<'a> {
-    name: &'a str,
+    family: Family,
     /// Between the braces.
     labels: &'a str,
     /// Finite and not negative.
     value: f64,
 }
 
+// === impl Family ===
+
+impl Family {
+    fn of(name: &[u8]) -> Option<Self> {
+        // Most names are of other exporters and of histograms nobody asked for.
+        if !matches!(name, [b'v' | b's' | b'l' | b'p', ..]) || name.ends_with(b"_bucket") {
+            return None;
+        }
+        let gauge = GAUGES.iter().find(|(known, _)| known.as_bytes() == name);
+        gauge.map(|(_, gauge)| Self::Gauge(*gauge)).or_else(|| {
+            let counter = COUNTERS.iter().position(|known| known.as_bytes() == name);
+            counter.map(Self::Counter).or((name == START_TIME.as_bytes()).then_some(Self::Start))
+        })
+    }
+}
+
 // === impl Sample ===
 
 impl<'a> Sample<'a> {
     fn parse(line: &'a [u8]) -> Option<Self> {
-        // Most lines are buckets of histograms nobody asked for: told by their name alone.
-        let is_known = |prefix: &str| line.starts_with(prefix.as_bytes());
-        if !["vllm:", "sglang:", "llamacpp:", START_TIME].into_iter().any(is_known) {
-            return None;
-        }
-        let line = std::str::from_utf8(line).ok()?;
-        let (name, rest) = line.split_at(line.find(['{', ' ', '\t'])?);
+        let (name, rest) = line.split_at(memchr::memchr3(b'{', b' ', b'\t', line)?);
+        let family = Family::of(name)?;
+        let rest = std::str::from_utf8(rest).ok()?;
         let (labels, rest) = match rest.strip_prefix('{') {
             Some(rest) => split_labels(rest)?,
             None => ("", rest),
         };
         // A timestamp may follow.
         let value = rest.split_ascii_whitespace().next()?.parse().ok()?;
-        (f64::is_finite(value) && value >= 0.0).then_some(Self { name, labels, value })
+        (f64::is_finite(value) && value >= 0.0).then_some(Self { family, labels, value })
     }
 
     /// Whether the sample is a part of what another sample says whole: by priority beside the sum of all, or by a
