@@ -59,9 +59,12 @@ impl State {
         let seen = polled.marks.as_ref().map(|marks| entry.polling.incarnation.observe(marks));
         if seen == Some(Seen::Restarted) {
             info!(worker = %entry.spec.url.text, "worker has restarted; its cache is empty");
-            // It may speak otherwise, and serve something else.
+            // It may speak otherwise, and serve something else: it is asked at once, or with the check under way.
             entry.polling.look_again();
             entry.owes_description = true;
+            if !entry.is_under_way {
+                self.registry.schedule(id, Some(now));
+            }
             self.stats.worker_restarts_total.add(1);
             self.forget_placements(id);
         }
