@@ -59,7 +59,8 @@ fn config(workers: u32) -> ControlConfig {
             duration_bounds_us: Arc::from([1000]),
         },
         seed: 1,
-        policy_name: "cache_aware",
+        rules: fleet::rules::Rules::default(),
+        bucket_adjust_interval: Duration::from_secs(5),
         worker_urls: (0..workers).map(url).collect(),
         api_key: None,
         health: HealthConfig {

@@ -96,7 +96,7 @@ fn a_removed_worker_is_not_polled() {
     assert!(rig.snapshot.fleet.worker(id).is_none());
     rig.pass(POLL_INTERVAL * 3);
     assert_eq!(rig.state.stats().polls_passed_total.get(), 0);
-    assert_eq!(rig.state.next_deadline(), None);
+    assert_eq!(rig.state.registry.next_due(), None);
 }
 
 #[test]
