@@ -1,8 +1,10 @@
 //! Prints what one change of the fleet costs the control thread, from the event to the published snapshot, with 10,
 //! 1,000 and 10,000 workers.
 //!
-//! Run with `cargo run --release --example fleet_changes`. Times are medians in microseconds; letting go of the snapshot
-//! that was replaced is part of them, as nobody else holds it here.
+//! Run with `cargo run --release --example fleet_changes [POLICY [PRIORITY]]`: how much is kept for the fleet depends on
+//! the policy (rings), and on whether the worker that comes and goes weighs as much as the others, whose priority is 50.
+//! Times are medians in microseconds; letting go of the snapshot that was replaced is part of them, as nobody else holds
+//! it here.
 
 #![allow(clippy::disallowed_methods, reason = "a measurement reads the clock")]
 
@@ -18,6 +20,7 @@ use engine::metadata::Metadata;
 use engine::metadata::Model;
 use fleet::admin::AdminCall;
 use fleet::id::WorkerId;
+use fleet::rules::Rules;
 use fleet::snapshot::Snapshot;
 use fleet::stats::StatsShape;
 use futures_channel::oneshot;
@@ -49,7 +52,9 @@ fn url(number: u32) -> String {
     format!("http://10.{}.{}.{}:8000", number >> 16, number >> 8 & 255, number & 255)
 }
 
-fn config(workers: u32) -> ControlConfig {
+fn config(workers: u32, policy: &str) -> ControlConfig {
+    let rules = Rules::default();
+    let default = rules.policy(policy).expect("the name of a policy");
     ControlConfig {
         shards: 2,
         stats_shape: StatsShape {
@@ -59,7 +64,7 @@ fn config(workers: u32) -> ControlConfig {
             duration_bounds_us: Arc::from([1000]),
         },
         seed: 1,
-        rules: fleet::rules::Rules::default(),
+        rules: Rules { default, ..rules },
         bucket_adjust_interval: Duration::from_secs(5),
         worker_urls: (0..workers).map(url).collect(),
         api_key: None,
@@ -85,8 +90,8 @@ fn config(workers: u32) -> ControlConfig {
 }
 
 impl Bench {
-    fn new(workers: u32) -> Self {
-        let (state, snapshot) = control::initial(config(workers)).expect("a good configuration");
+    fn new(workers: u32, policy: &str) -> Self {
+        let (state, snapshot) = control::initial(config(workers, policy)).expect("a good configuration");
         let mut bench =
             Self { state, snapshot, now: Duration::ZERO, orders: Vec::new(), times: BTreeMap::new() };
         let begin = Instant::now();
@@ -110,6 +115,7 @@ impl Bench {
         }
         if let Some(snapshot) = self.state.publication(self.now) {
             self.snapshot = black_box(snapshot);
+            self.state.published();
         }
         self.times.entry(kind).or_default().push(begin.elapsed().as_nanos());
     }
@@ -138,9 +144,9 @@ impl Bench {
     }
 
     /// A worker joins, reports loads, fails, recovers and leaves.
-    fn round(&mut self, number: u32) {
+    fn round(&mut self, number: u32, priority: u32) {
         let url = url(1 << 20 | number);
-        self.admin("register", "POST", "/workers", format!(r#"{{"url":"{url}"}}"#));
+        self.admin("register", "POST", "/workers", format!(r#"{{"url":"{url}","priority":{priority}}}"#));
         self.orders.clear();
         self.turn("due for a check", [Event::Tick { requests_active: 0 }]);
         let worker = self.asked()[0];
@@ -179,10 +185,13 @@ fn median_us(times: &mut [u128]) -> f64 {
 }
 
 fn main() {
+    let mut arguments = std::env::args().skip(1);
+    let policy = arguments.next().unwrap_or_else(|| "cache_aware".to_owned());
+    let priority = arguments.next().map_or(50, |text| text.parse().expect("a priority"));
     let mut columns: Vec<BTreeMap<&str, Vec<u128>>> = Vec::new();
     for workers in FLEETS {
-        let mut bench = Bench::new(workers);
-        (0..ROUNDS).for_each(|number| bench.round(number));
+        let mut bench = Bench::new(workers, &policy);
+        (0..ROUNDS).for_each(|number| bench.round(number, priority));
         columns.push(bench.times);
     }
     println!("{:16}{:>10}{:>10}{:>10}", "change, µs", FLEETS[0], FLEETS[1], FLEETS[2]);

@@ -35,9 +35,7 @@ pub use self::run::spawn;
 pub use self::state::Order;
 pub use self::state::State;
 pub use self::stats::ControlStats;
-pub use self::stats::FleetView;
 pub use self::stats::Health;
-pub use self::stats::WorkerView;
 pub use self::url::UrlError;
 
 /// Results of services that wait for control at most.

@@ -86,11 +86,6 @@ pub(crate) fn start(mut config: Config) -> Result<Running, Failure> {
 
     let shard_stats: Vec<_> = listeners.iter().map(|_| Arc::new(ShardStats::new(&shape))).collect();
     let decisions: Vec<_> = listeners.iter().map(|_| Arc::<DecisionRing>::default()).collect();
-    let sources = Sources {
-        shards: shard_stats.clone(),
-        control: state.stats(),
-        policy: config.fleet.rules.default.name(),
-    };
     let (reports, reports_inbox) = crossbeam_channel::bounded(BATCHES_QUEUED_MAX);
     let (admin, admin_inbox) = crossbeam_channel::bounded(ADMIN_CALLS_QUEUED_MAX);
     let (results, results_inbox) = crossbeam_channel::bounded(control::RESULTS_QUEUED_MAX);
@@ -99,6 +94,12 @@ pub(crate) fn start(mut config: Config) -> Result<Running, Failure> {
         lifecycle: Arc::new(Lifecycle::default()),
         reports,
         admin,
+    };
+    let sources = Sources {
+        shards: shard_stats.clone(),
+        control: state.stats(),
+        snapshot: Arc::clone(&shared.snapshot),
+        policy: config.fleet.rules.default.name(),
     };
     let no_thread = |error: std::io::Error| Failure::runtime(format!("cannot start a thread: {error}"));
     let mut shards = Vec::with_capacity(listeners.len());

@@ -157,20 +157,21 @@ impl Registry {
         !self.draining.is_empty()
     }
 
-    /// Frees draining workers whose last request has ended; true if there were any.
-    pub(crate) fn free_idle(&mut self) -> bool {
+    /// Frees draining workers whose last request has ended, and says who they were.
+    pub(crate) fn free_idle(&mut self) -> Vec<WorkerId> {
         let Self { slots, free, draining, .. } = self;
-        let before = draining.len();
+        let mut freed = Vec::new();
         draining.retain(|id| {
             let slot = &mut slots[id.index as usize];
             let is_busy = slot.as_ref().is_some_and(|entry| entry.cells.load() > 0);
             if !is_busy {
                 *slot = None;
                 free.insert(id.index);
+                freed.push(*id);
             }
             is_busy
         });
-        draining.len() < before
+        freed
     }
 }
 

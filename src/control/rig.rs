@@ -49,7 +49,7 @@ pub(crate) struct Rig {
     pub(crate) tasks: Vec<Task>,
     /// URLs of workers that answer.
     pub(crate) alive: BTreeSet<String>,
-    /// Models by URL; a worker without says nothing about itself.
+    /// Models by URL, several with commas between; a worker without says nothing about itself.
     pub(crate) models: BTreeMap<String, String>,
     /// What workers that are asked tell, by URL; others have no metrics page.
     pub(crate) pages: BTreeMap<String, Page>,
@@ -124,6 +124,7 @@ impl Rig {
         let publication = self.state.publication(self.now);
         let has_published = publication.is_some();
         self.snapshot = publication.unwrap_or_else(|| self.snapshot.clone());
+        self.state.published();
         for order in orders {
             match order {
                 Order::Reply { to, reply } => drop(to.send(reply)),
@@ -218,9 +219,8 @@ impl Rig {
                 Event::Probed { worker, probe: Probe { addresses, answer } }
             }
             Task::Describe { worker, target } => {
-                let model = self.models.get(&*target.url);
-                let models =
-                    model.map(|id| Model { id: id.clone(), ..Model::default() }).into_iter().collect();
+                let names = self.models.get(&*target.url).into_iter().flat_map(|names| names.split(','));
+                let models = names.map(|id| Model { id: id.to_owned(), ..Model::default() }).collect();
                 Event::Described { worker, metadata: Box::new(Metadata { models, ..Metadata::default() }) }
             }
             Task::Poll { worker, target, endpoints } => {

@@ -13,6 +13,7 @@ use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
 use crate::control::event::Event;
+use crate::control::publish::Rings;
 use crate::control::rig::Reply;
 use crate::control::rig::Rig;
 use crate::control::rig::answer;
@@ -32,6 +33,8 @@ struct Simulation {
     flights: Vec<Arc<WorkerCells>>,
     /// Every registration ever seen.
     uuids: BTreeSet<uuid::Uuid>,
+    /// Of the snapshot that was checked last.
+    version: u64,
     generations: BTreeSet<u32>,
 }
 
@@ -46,6 +49,7 @@ impl Simulation {
             waiting: Vec::new(),
             flights: Vec::new(),
             uuids: BTreeSet::new(),
+            version: 0,
             generations: BTreeSet::new(),
         }
     }
@@ -76,25 +80,44 @@ impl Simulation {
     fn admin(&mut self) {
         let url = self.url();
         let escaped = url.replace(':', "%3A").replace('/', "%2F");
-        let (method, target, body) = match self.rng.random_range(0..10) {
+        let (method, target, body) = match self.rng.random_range(0..11) {
             0 | 1 => ("POST", format!("/add_worker?url={escaped}"), String::new()),
-            2 | 3 => ("POST", "/workers".to_owned(), format!(r#"{{"url":"{url}"}}"#)),
+            2 | 3 => {
+                let policies =
+                    ["random", "consistent_hashing", "session", "bucket", "least_load", "cache_aware"];
+                let policy = policies[self.rng.random_range(0..policies.len())];
+                let body = format!(
+                    r#"{{"url":"{url}","priority":{},"labels":{{"policy":"{policy}"}}}}"#,
+                    self.priority()
+                );
+                ("POST", "/workers".to_owned(), body)
+            }
             4 => ("POST", format!("/remove_worker?url={escaped}"), String::new()),
             5 => ("DELETE", format!("/workers/{escaped}"), String::new()),
             6 => ("PUT", format!("/workers/{escaped}"), r#"{"disable_health_check":true}"#.to_owned()),
             7 => ("PUT", format!("/workers/{escaped}"), r#"{"disable_health_check":false}"#.to_owned()),
-            8 => ("POST", "/flush_cache".to_owned(), String::new()),
+            8 => {
+                let body = format!(r#"{{"priority":{}}}"#, self.priority());
+                ("PUT", format!("/workers/{escaped}"), body)
+            }
+            9 => ("POST", "/flush_cache".to_owned(), String::new()),
             _ => ("GET", "/get_loads".to_owned(), String::new()),
         };
         let reply = self.rig.send(method, &target, &body);
         self.waiting.push(reply);
     }
 
+    /// Half of the workers weigh the same.
+    fn priority(&mut self) -> u32 {
+        if self.rng.random() { 50 } else { self.rng.random_range(1..200) }
+    }
+
     fn toggle(&mut self) {
         let url = self.url();
         if !self.rig.alive.remove(&url) {
-            let model = format!("m{}", self.rng.random_range(0..3));
-            self.rig.models.insert(url.clone(), model);
+            let [first, second] = [(); 2].map(|()| self.rng.random_range(0..3));
+            // Twice the same name is one model.
+            self.rig.models.insert(url.clone(), format!("m{first},m{second}"));
             self.rig.alive.insert(url);
         }
     }
@@ -157,6 +180,8 @@ impl Simulation {
     fn check(&mut self) {
         let fleet = &self.rig.snapshot.fleet;
         let registry = &self.rig.state.registry;
+        let is_new = std::mem::replace(&mut self.version, self.rig.snapshot.version) != self.version;
+        self.rig.state.check_fleet(if is_new { Rings::Compared } else { Rings::Left });
         assert!(fleet.pools.is_sorted_by(|a, b| a.model < b.model), "pools are ordered and unique");
         for member in self.rig.members() {
             assert!(fleet.worker(member.id).is_some_and(|worker| Arc::ptr_eq(worker, member)));
