@@ -66,6 +66,7 @@ fn config(workers: u32, policy: &str) -> ControlConfig {
         seed: 1,
         rules: Rules { default, ..rules },
         bucket_adjust_interval: Duration::from_secs(5),
+        decisions: Vec::new(),
         worker_urls: (0..workers).map(url).collect(),
         api_key: None,
         health: HealthConfig {

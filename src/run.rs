@@ -70,8 +70,9 @@ pub(crate) fn start(mut config: Config) -> Result<Running, Failure> {
         error_codes: ErrorCode::COUNT,
         duration_bounds_us: Arc::clone(&config.duration_bounds_us),
     };
+    let decisions: Vec<Arc<DecisionRing>> = config.cpus.iter().map(|_| Arc::default()).collect();
     // Everything that can be wrong with the command line is found before the first thread starts.
-    let (state, snapshot) = control::initial(control_config(&config, shape.clone()))
+    let (state, snapshot) = control::initial(control_config(&config, shape.clone(), &decisions))
         .map_err(|error| Failure::usage(error.to_string()))?;
     let driver = resolve_driver(config.driver)?;
     let listeners = bind(config.listen, config.cpus.len())?;
@@ -85,7 +86,6 @@ pub(crate) fn start(mut config: Config) -> Result<Running, Failure> {
         connections_max(descriptors, config.cpus.len()).min(config.shard.connections_max);
 
     let shard_stats: Vec<_> = listeners.iter().map(|_| Arc::new(ShardStats::new(&shape))).collect();
-    let decisions: Vec<_> = listeners.iter().map(|_| Arc::<DecisionRing>::default()).collect();
     let (reports, reports_inbox) = crossbeam_channel::bounded(BATCHES_QUEUED_MAX);
     let (admin, admin_inbox) = crossbeam_channel::bounded(ADMIN_CALLS_QUEUED_MAX);
     let (results, results_inbox) = crossbeam_channel::bounded(control::RESULTS_QUEUED_MAX);
@@ -191,7 +191,11 @@ fn reason(result: Option<std::thread::Result<std::io::Result<()>>>) -> String {
     }
 }
 
-fn control_config(config: &Config, stats_shape: StatsShape) -> ControlConfig {
+fn control_config(
+    config: &Config,
+    stats_shape: StatsShape,
+    decisions: &[Arc<DecisionRing>],
+) -> ControlConfig {
     let fleet = &config.fleet;
     ControlConfig {
         shards: config.cpus.len(),
@@ -199,6 +203,7 @@ fn control_config(config: &Config, stats_shape: StatsShape) -> ControlConfig {
         seed: config.shard.seed,
         rules: fleet.rules,
         bucket_adjust_interval: fleet.bucket_adjust_interval,
+        decisions: decisions.to_vec(),
         worker_urls: fleet.worker_urls.clone(),
         api_key: None,
         health: fleet.health.clone(),

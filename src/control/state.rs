@@ -213,6 +213,12 @@ impl State {
         Some(snapshot)
     }
 
+    /// The model whose block seed begins with `hash`; empty if there is none.
+    pub(crate) fn model_of(&self, hash: u32) -> &str {
+        let pools = &self.fleet.pools;
+        pools.iter().find(|pool| pool.block_seed as u32 == hash).map_or("", |pool| &pool.model)
+    }
+
     /// Has whoever joined be chosen. To be called once shards can see the publication.
     pub fn published(&mut self) {
         self.publisher.published();

@@ -123,6 +123,8 @@ endpoints! {
     GetLoads "/get_loads" "GET" Handler::Admin, "req-";
     /// What engines said last about what they are busy with.
     Loads "/loads" "GET" Handler::Admin, "req-";
+    /// What was decided lately, and why.
+    DebugDecisions "/debug/decisions" "GET" Handler::Admin, "req-";
     /// Any path that is not in this table.
     Unknown "unknown" "" Handler::Page, "req-";
 }
@@ -181,6 +183,7 @@ impl Endpoint {
             "/remove_worker" => Self::RemoveWorker,
             "/list_workers" => Self::ListWorkers,
             "/flush_cache" => Self::FlushCache,
+            "/debug/decisions" => Self::DebugDecisions,
             "/get_loads" => Self::GetLoads,
             "/loads" => Self::Loads,
             _ => Self::resolve_prefix(path),
