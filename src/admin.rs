@@ -8,6 +8,8 @@ pub(crate) mod body;
 pub(crate) mod decisions;
 pub(crate) mod fan_out;
 pub(crate) mod legacy;
+pub(crate) mod loads;
+pub(crate) mod page;
 pub(crate) mod query;
 pub(crate) mod server;
 pub(crate) mod workers;
@@ -47,16 +49,17 @@ pub(crate) fn handle(state: &mut State, call: AdminCall, now: Duration, orders: 
     let query = query.as_deref().unwrap_or_default();
     let name = path.strip_prefix("/workers/").unwrap_or_default();
     let answer = match (Endpoint::resolve(&path), &*method) {
-        (Endpoint::Workers, "GET") => workers::list(state).into(),
+        (Endpoint::Workers, "GET") => workers::list(state, query).into(),
         (Endpoint::Workers, "POST") => workers::add(state, &body, now).into(),
         (Endpoint::Worker, "GET") => workers::show(state, name, now).into(),
         (Endpoint::Worker, "PUT") => workers::update(state, name, &body, now).into(),
         (Endpoint::Worker, "DELETE") => workers::remove(state, name, now, orders).into(),
         (Endpoint::AddWorker, "POST") => legacy::add(state, query, now),
         (Endpoint::RemoveWorker, "POST") => legacy::remove(state, query, now, orders).into(),
-        (Endpoint::ListWorkers, "GET") => legacy::list(state).into(),
+        (Endpoint::ListWorkers, "GET") => legacy::list(state, query).into(),
         (Endpoint::FlushCache, "POST") => fan_out::flush_cache(state),
         (Endpoint::GetLoads, "GET") => fan_out::get_loads(state),
+        (Endpoint::Loads, "GET") => loads::list(state, query, now).into(),
         (Endpoint::GetModelInfo, "GET") => fan_out::get_model_info(state),
         (Endpoint::GetServerInfo, "GET") => server::info(state, now).into(),
         (Endpoint::DebugDecisions, "GET") => decisions::list(state, query).into(),

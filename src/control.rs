@@ -14,6 +14,7 @@ pub mod event;
 pub(crate) mod job;
 pub(crate) mod limits;
 pub(crate) mod models;
+pub mod poll;
 pub(crate) mod publish;
 pub(crate) mod registry;
 #[cfg(test)]
@@ -22,6 +23,7 @@ pub(crate) mod run;
 pub(crate) mod state;
 pub(crate) mod stats;
 pub mod task;
+pub(crate) mod timetable;
 pub(crate) mod url;
 pub(crate) mod worker;
 
@@ -30,11 +32,10 @@ pub use self::config::ControlConfig;
 pub use self::config::HealthConfig;
 pub use self::run::Doors;
 pub use self::run::spawn;
+pub use self::state::Order;
 pub use self::state::State;
 pub use self::stats::ControlStats;
-pub use self::stats::FleetView;
 pub use self::stats::Health;
-pub use self::stats::WorkerView;
 pub use self::url::UrlError;
 
 /// Results of services that wait for control at most.

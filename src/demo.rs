@@ -94,10 +94,8 @@ fn report(sources: &Sources, engines: &[EngineHandle], last: u64) -> u64 {
     let prompt: u64 = stats.iter().map(|engine| engine.prompt_tokens).sum();
     let cached: u64 = stats.iter().map(|engine| engine.cached_tokens).sum();
     let hit_rate = if prompt > 0 { 100.0 * cached as f64 / prompt as f64 } else { 0.0 };
-    let workers = sources
-        .control
-        .view
-        .load()
+    let fleet = sources.fleet();
+    let workers = fleet
         .workers
         .iter()
         .zip(&stats)

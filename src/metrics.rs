@@ -10,6 +10,9 @@ mod tables;
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
+use fleet::snapshot::Fleet;
+use fleet::snapshot::Snapshot;
 use fleet::stats::ShardStats;
 use prometheus::TextEncoder;
 use prometheus::core::Collector;
@@ -24,15 +27,23 @@ pub(crate) use crate::metrics::listener::serve;
 pub(crate) struct Sources {
     pub(crate) shards: Vec<Arc<ShardStats>>,
     pub(crate) control: Arc<ControlStats>,
+    /// The fleet that shards route by.
+    pub(crate) snapshot: Arc<ArcSwap<Snapshot>>,
     pub(crate) policy: &'static str,
 }
 
 impl Sources {
+    /// The fleet of this moment. Of the snapshot no more is kept: a tree that somebody holds is not freed.
+    pub(crate) fn fleet(&self) -> Arc<Fleet> {
+        Arc::clone(&self.snapshot.load().fleet)
+    }
+
     /// The page.
     pub(crate) fn render(&self) -> String {
         let mut families: Vec<MetricFamily> = tables::http(self);
         families.extend(tables::router(self));
         families.extend(tables::workers(self));
+        families.extend(tables::engines(self));
         families.extend(tables::prefix(self));
         families.extend(tables::shards(self));
         families.extend(ProcessCollector::for_self().collect());

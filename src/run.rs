@@ -38,6 +38,8 @@ use crate::metrics;
 use crate::metrics::Sources;
 use crate::services;
 
+/// How often engines are asked what they are busy with.
+const LOAD_MONITOR_INTERVAL: Duration = Duration::from_secs(10);
 /// How long shards may take to end once they have been told to stop.
 const STOP_WAIT: Duration = Duration::from_secs(2);
 /// Pause between two looks at whether they have.
@@ -84,11 +86,6 @@ pub(crate) fn start(mut config: Config) -> Result<Running, Failure> {
         connections_max(descriptors, config.cpus.len()).min(config.shard.connections_max);
 
     let shard_stats: Vec<_> = listeners.iter().map(|_| Arc::new(ShardStats::new(&shape))).collect();
-    let sources = Sources {
-        shards: shard_stats.clone(),
-        control: state.stats(),
-        policy: config.fleet.rules.default.name(),
-    };
     let (reports, reports_inbox) = crossbeam_channel::bounded(BATCHES_QUEUED_MAX);
     let (admin, admin_inbox) = crossbeam_channel::bounded(ADMIN_CALLS_QUEUED_MAX);
     let (results, results_inbox) = crossbeam_channel::bounded(control::RESULTS_QUEUED_MAX);
@@ -97,6 +94,12 @@ pub(crate) fn start(mut config: Config) -> Result<Running, Failure> {
         lifecycle: Arc::new(Lifecycle::default()),
         reports,
         admin,
+    };
+    let sources = Sources {
+        shards: shard_stats.clone(),
+        control: state.stats(),
+        snapshot: Arc::clone(&shared.snapshot),
+        policy: config.fleet.rules.default.name(),
     };
     let no_thread = |error: std::io::Error| Failure::runtime(format!("cannot start a thread: {error}"));
     let mut shards = Vec::with_capacity(listeners.len());
@@ -209,6 +212,7 @@ fn control_config(
         prefix_bytes_max: fleet.prefix_bytes_max,
         blocks_per_holder_max: fleet.blocks_per_holder_max,
         eviction_interval: fleet.eviction_interval,
+        load_monitor_interval: Some(LOAD_MONITOR_INTERVAL),
         worker_failures_max: fleet.worker_failures_max,
         shutdown_grace: fleet.shutdown_grace,
         version: env!("CARGO_PKG_VERSION"),

@@ -5,13 +5,15 @@
 //!
 //! Invariants
 //! - Nothing here blocks: an inbox of control that is full is tried again.
-//! - Checks and calls have lanes of their own, so that workers which do not answer delay no admin call.
+//! - Checks, polls and calls have lanes of their own, so that workers which do not answer delay no admin call, and
+//!   polls no check.
 
 mod client;
 mod describe;
 #[cfg(test)]
 pub(crate) mod fake_worker;
 mod limits;
+mod poll;
 
 use std::future::Future;
 use std::io;
@@ -35,6 +37,8 @@ use crate::control::event::Event;
 use crate::control::event::Probe;
 use crate::control::limits::CALLS_WAITING_MAX;
 use crate::control::limits::CHECKS_QUEUED_MAX;
+use crate::control::limits::POLLS_QUEUED_MAX;
+use crate::control::poll::Polled;
 use crate::control::task::Task;
 use crate::services::client::Client;
 
@@ -45,6 +49,7 @@ pub type ExtraTask = Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = ()>>> + Sen
 #[derive(Debug)]
 pub struct ServicesHandle {
     checks: mpsc::Sender<Task>,
+    polls: mpsc::Sender<Task>,
     calls: mpsc::Sender<Task>,
     /// Dropping it ends the thread, whatever is under way there.
     _alive: oneshot::Sender<()>,
@@ -60,6 +65,7 @@ impl ServicesHandle {
     pub fn send(&self, task: Task) -> Result<(), Task> {
         let lane = match task {
             Task::Probe { .. } | Task::Describe { .. } => &self.checks,
+            Task::Poll { .. } => &self.polls,
             Task::Call { .. } => &self.calls,
         };
         lane.try_send(task).map_err(|error| match error {
@@ -75,6 +81,7 @@ impl ServicesHandle {
 pub fn spawn(results: Sender<Event>, extra: Vec<ExtraTask>) -> io::Result<(ServicesHandle, JoinHandle<()>)> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (checks, checks_inbox) = mpsc::channel(CHECKS_QUEUED_MAX);
+    let (polls, polls_inbox) = mpsc::channel(POLLS_QUEUED_MAX);
     let (calls, calls_inbox) = mpsc::channel(CALLS_WAITING_MAX);
     let (alive, ended) = oneshot::channel::<()>();
     // Made here, so that a signal between now and the thread's first turn is not lost.
@@ -93,13 +100,15 @@ pub fn spawn(results: Sender<Event>, extra: Vec<ExtraTask>) -> io::Result<(Servi
                 tokio::task::spawn_local(watch(signal, results.clone()));
             }
             let client = Rc::new(client);
-            let checks = Lane {
-                inbox: checks_inbox,
-                parallel_max: limits::CHECKS_PARALLEL_MAX,
-                results: results.clone(),
+            let lane =
+                |inbox, parallel_max| Lane { inbox, parallel_max, results: results.clone() }.run(&client);
+            let lanes = async {
+                tokio::join!(
+                    lane(checks_inbox, limits::CHECKS_PARALLEL_MAX),
+                    lane(polls_inbox, limits::POLLS_PARALLEL_MAX),
+                    lane(calls_inbox, CALLS_WAITING_MAX),
+                )
             };
-            let calls = Lane { inbox: calls_inbox, parallel_max: CALLS_WAITING_MAX, results };
-            let lanes = async { tokio::join!(checks.run(Rc::clone(&client)), calls.run(client)) };
             tokio::select! {
                 _ = ended => {}
                 _ = lanes => {}
@@ -108,7 +117,7 @@ pub fn spawn(results: Sender<Event>, extra: Vec<ExtraTask>) -> io::Result<(Servi
         // A look-up that hangs must not hold the process up.
         runtime.shutdown_background();
     })?;
-    Ok((ServicesHandle { checks, calls, _alive: alive }, thread))
+    Ok((ServicesHandle { checks, polls, calls, _alive: alive }, thread))
 }
 
 /// Tells control about every signal.
@@ -128,12 +137,12 @@ struct Lane {
 
 impl Lane {
     /// Carries out tasks until nobody can send any more.
-    async fn run(mut self, client: Rc<Client>) {
+    async fn run(mut self, client: &Rc<Client>) {
         let permits = Arc::new(Semaphore::new(self.parallel_max));
         // The permit comes first: what has none waits in the inbox, whose length is bounded.
         while let Ok(permit) = Arc::clone(&permits).acquire_owned().await {
             let Some(task) = self.inbox.recv().await else { return };
-            let (client, results) = (Rc::clone(&client), self.results.clone());
+            let (client, results) = (Rc::clone(client), self.results.clone());
             tokio::task::spawn_local(async move {
                 let event = carry_out(task, &client).await;
                 deliver(event, &results).await;
@@ -152,6 +161,11 @@ async fn carry_out(task: Task, client: &Client) -> Event {
         Task::Describe { worker, target } => {
             let metadata = describe::describe(client, &target).await;
             Event::Described { worker, metadata: Box::new(metadata) }
+        }
+        Task::Poll { worker, target, endpoints } => {
+            let polled = tokio::time::timeout(limits::POLL_TIMEOUT, poll::poll(client, &target, endpoints));
+            let polled = polled.await.unwrap_or_else(|_| Polled::failed(endpoints));
+            Event::Polled { worker, polled: Box::new(polled) }
         }
         Task::Call { ticket, question, targets } => {
             Event::Called { ticket, answers: client.ask_all(question, &targets).await }

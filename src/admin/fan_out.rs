@@ -61,7 +61,7 @@ struct ModelInfo<'a> {
 pub(crate) fn flush_cache(state: &State) -> Answer {
     let workers = reachable(state);
     if workers.is_empty() {
-        return flushed(&[], &[], state.registry.registered().count()).into();
+        return flushed(&[], &[], state.registry.registered_count()).into();
     }
     Answer::WhenAsked(Question::FlushCache, workers)
 }

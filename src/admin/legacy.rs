@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::admin::Answer;
 use crate::admin::answer;
+use crate::admin::page::PageQuery;
 use crate::admin::query;
 use crate::control::state::Order;
 use crate::control::state::State;
@@ -21,6 +22,11 @@ const URL_REQUIRED: &str = "Worker URL required. Provide 'url' query parameter";
 #[derive(Serialize)]
 struct Urls<'a> {
     urls: Vec<&'a str>,
+    /// Given with a page that is not the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    total: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_cursor: Option<u32>,
 }
 
 /// Adds a worker; the answer waits until it is healthy.
@@ -56,9 +62,14 @@ pub(crate) fn remove(state: &mut State, query: &str, now: Duration, orders: &mut
     answer::text(format!("Successfully removed worker: {}", url.text))
 }
 
-pub(crate) fn list(state: &State) -> AdminReply {
-    let urls = state.registry.registered().map(|entry| &*entry.spec.url.text).collect();
-    answer::json(200, &Urls { urls })
+pub(crate) fn list(state: &State, query: &str) -> AdminReply {
+    let page = match PageQuery::parse(query) {
+        Ok(page) => page.of(&state.registry),
+        Err(reply) => return reply,
+    };
+    let urls = page.entries.iter().map(|entry| &*entry.spec.url.text).collect();
+    let total = page.next_cursor.map(|_| state.registry.registered_count());
+    answer::json(200, &Urls { urls, total, next_cursor: page.next_cursor })
 }
 
 /// The answer to who waited for a worker that is healthy now.

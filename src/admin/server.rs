@@ -6,6 +6,7 @@ use fleet::admin::AdminReply;
 use serde::Serialize;
 
 use crate::admin::answer;
+use crate::admin::page::PageQuery;
 use crate::control::state::State;
 use crate::control::worker::Entry;
 
@@ -31,13 +32,14 @@ struct WorkerSummary<'a> {
 }
 
 pub(crate) fn info(state: &State, now: Duration) -> AdminReply {
-    let workers: Vec<_> = state.registry.registered().map(summary).collect();
+    // As many as a page has; the rest stand in `/workers`.
+    let workers: Vec<_> = PageQuery::FIRST.of(&state.registry).entries.into_iter().map(summary).collect();
     answer::json(
         200,
         &ServerInfo {
             router_manager: true,
             routers_count: 1,
-            workers_count: workers.len(),
+            workers_count: state.registry.registered_count(),
             version: state.config.version,
             policy: state.config.rules.default.name(),
             shards: state.config.shards,

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use engine::load::EngineLoad;
 use fleet::tree::HolderId;
 
+use crate::control::rig::POLL_INTERVAL;
 use crate::control::rig::Rig;
 use crate::control::rig::STARTUP_TIMEOUT;
 use crate::control::rig::answer;
@@ -85,6 +87,52 @@ fn the_list_is_as_recorded() {
     let list = r#"{"workers":[{"id":"…","url":"http://10.0.0.1:8000","model_id":"unknown","priority":50,"cost":1.0,"worker_type":"regular","is_healthy":true,"load":0,"connection_mode":"HTTP","disable_health_check":false}],"total":1,"stats":{"prefill_count":0,"decode_count":0,"regular_count":1}}"#;
     check(&mut rig, ("GET", "/workers", ""), 200, JSON, list);
     check(&mut rig, ("GET", "/list_workers", ""), 200, JSON, r#"{"urls":["http://10.0.0.1:8000"]}"#);
+}
+
+/// URLs on a page, and where the next one begins.
+fn page(rig: &mut Rig, target: &str) -> (Vec<String>, Option<u64>) {
+    let reply = rig.call("GET", target, "");
+    let body: serde_json::Value = serde_json::from_slice(&reply.body).expect("JSON");
+    let url =
+        |worker: &serde_json::Value| worker.get("url").unwrap_or(worker).as_str().expect("a URL").to_owned();
+    let urls = body.get("workers").or(body.get("urls")).and_then(|list| list.as_array()).expect("a list");
+    (urls.iter().map(url).collect(), body.get("next_cursor").and_then(serde_json::Value::as_u64))
+}
+
+#[test]
+fn a_fleet_is_listed_page_by_page_while_it_changes() {
+    let urls: Vec<String> = (0..10).map(|n| format!("http://10.0.0.{n}:1")).collect();
+    let mut rig = Rig::ready(&urls.iter().map(String::as_str).collect::<Vec<_>>());
+    for path in ["/workers", "/list_workers"] {
+        assert_eq!(page(&mut rig, path), (urls.clone(), None));
+        assert_eq!(page(&mut rig, &format!("{path}?limit=4")), (urls[..4].to_vec(), Some(4)));
+        assert_eq!(page(&mut rig, &format!("{path}?limit=6&cursor=4")), (urls[4..].to_vec(), None));
+        assert_eq!(page(&mut rig, &format!("{path}?cursor=4000000000")), (Vec::new(), None));
+        assert_eq!(rig.call("GET", &format!("{path}?limit=x"), "").status, 400);
+        assert_eq!(rig.call("GET", &format!("{path}?cursor=-1"), "").status, 400);
+    }
+    // Who comes or goes before the cursor moves nobody behind it, and one who goes at it is no gap.
+    rig.call("POST", "/remove_worker?url=http://10.0.0.1:1", "");
+    rig.call("POST", "/remove_worker?url=http://10.0.0.4:1", "");
+    rig.pass(Duration::from_secs(1));
+    let _reply = rig.send("POST", "/add_worker?url=http://10.0.1.1:1", "");
+    assert_eq!(page(&mut rig, "/workers?limit=2&cursor=4"), (urls[5..7].to_vec(), Some(7)));
+    assert!(text(&rig.call("GET", "/workers?limit=1", "")).contains(r#""total":9,"#));
+}
+
+#[test]
+fn no_page_is_longer_than_pages_are() {
+    let urls: Vec<String> = (0..1500).map(|n| format!("http://10.0.{}.{}:1", n / 250, n % 250)).collect();
+    let mut rig = Rig::ready(&urls.iter().map(String::as_str).collect::<Vec<_>>());
+    for path in ["/workers", "/workers?limit=4000000000", "/list_workers", "/workers?limit=1000"] {
+        let (first, cursor) = page(&mut rig, path);
+        assert_eq!((first.len(), cursor), (1000, Some(1000)), "{path}");
+    }
+    assert_eq!(page(&mut rig, "/list_workers?cursor=1000"), (urls[1000..].to_vec(), None));
+    let info = rig.call("GET", "/get_server_info", "");
+    let info: serde_json::Value = serde_json::from_slice(&info.body).expect("JSON");
+    assert_eq!(info["workers_count"], 1500);
+    assert_eq!(info["workers"].as_array().map(Vec::len), Some(1000));
 }
 
 #[test]
@@ -192,6 +240,21 @@ fn loads_are_token_sums() {
     rig.alive.remove(B);
     let loads = r#"{"workers":[{"worker":"http://10.0.0.1:8000","load":10},{"worker":"http://10.0.0.2:8000","load":-1}]}"#;
     check(&mut rig, ("GET", "/get_loads", ""), 200, JSON, loads);
+}
+
+#[test]
+fn loads_in_memory_are_what_engines_said_last() {
+    let mut rig = Rig::ready(&[A, B]);
+    let load = EngineLoad { running: Some(2), waiting: Some(0), tokens: Some(9), kv_used: Some(0.5) };
+    rig.pages.insert(A.to_owned(), engine::metrics::Page { load, ..engine::metrics::Page::default() });
+    rig.pass(POLL_INTERVAL);
+    let expect = r#"{"workers":[{"worker":"http://10.0.0.1:8000","running":2,"waiting":0,"tokens":9,"kv_used":0.5,"age_secs":0},{"worker":"http://10.0.0.2:8000","running":null,"waiting":null,"tokens":null,"kv_used":null,"age_secs":null}],"total":2}"#;
+    check(&mut rig, ("GET", "/loads", ""), 200, JSON, expect);
+    rig.now += Duration::from_secs(3);
+    assert!(
+        text(&rig.call("GET", "/loads?limit=1", ""))
+            .ends_with(r#""age_secs":3}],"total":2,"next_cursor":1}"#)
+    );
 }
 
 #[test]

@@ -12,6 +12,7 @@ use crate::admin::answer;
 use crate::admin::answer::WorkersError;
 use crate::admin::body;
 use crate::admin::body::BodyError;
+use crate::admin::page::PageQuery;
 use crate::admin::query;
 use crate::control::job::FailedJob;
 use crate::control::publish::unix_s;
@@ -60,6 +61,8 @@ struct WorkerList<'a> {
     workers: Vec<WorkerInfo<'a>>,
     total: usize,
     stats: WorkerCounts,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_cursor: Option<u32>,
 }
 
 #[derive(Serialize)]
@@ -81,13 +84,16 @@ struct Accepted<'a> {
     message: &'static str,
 }
 
-pub(crate) fn list(state: &State) -> AdminReply {
+pub(crate) fn list(state: &State, query: &str) -> AdminReply {
+    let page = match PageQuery::parse(query) {
+        Ok(page) => page.of(&state.registry),
+        Err(reply) => return reply,
+    };
     let started_unix_s = state.config.started_unix_s;
-    let workers: Vec<_> =
-        state.registry.registered().map(|entry| worker_info(entry, started_unix_s)).collect();
-    let total = workers.len();
+    let workers = page.entries.into_iter().map(|entry| worker_info(entry, started_unix_s)).collect();
+    let total = state.registry.registered_count();
     let stats = WorkerCounts { prefill_count: 0, decode_count: 0, regular_count: total };
-    answer::json(200, &WorkerList { workers, total, stats })
+    answer::json(200, &WorkerList { workers, total, stats, next_cursor: page.next_cursor })
 }
 
 pub(crate) fn add(state: &mut State, body: &[u8], now: Duration) -> AdminReply {

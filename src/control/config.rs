@@ -42,6 +42,8 @@ pub struct ControlConfig {
     /// How often an idle process frees tree versions that readers let go (`--eviction-interval-secs`). The bounds
     /// themselves hold after every write and need no interval.
     pub eviction_interval: Duration,
+    /// How often workers are asked what they are busy with; none for never (`--load-monitor-interval`).
+    pub load_monitor_interval: Option<Duration>,
     /// Transport failures in a row after which a worker is removed; 0 for never (`--max-worker-retries`).
     pub worker_failures_max: u32,
     /// Longest wait for requests in flight at shutdown (`--shutdown-grace-period-secs`).

@@ -9,6 +9,8 @@ use fleet::admin::AdminCall;
 use fleet::id::WorkerId;
 use fleet::report::Report;
 
+use crate::control::poll::Polled;
+
 /// One input of [`State::apply`](crate::control::state::State::apply).
 #[derive(Debug)]
 pub enum Event {
@@ -29,6 +31,13 @@ pub enum Event {
         worker: WorkerId,
         /// What it said.
         metadata: Box<Metadata>,
+    },
+    /// A worker was asked what it is busy with.
+    Polled {
+        /// Who.
+        worker: WorkerId,
+        /// What came of it.
+        polled: Box<Polled>,
     },
     /// Workers were asked on behalf of an admin call.
     Called {

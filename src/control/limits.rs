@@ -27,6 +27,8 @@ pub(crate) const BACKOFF_FIRST: Duration = Duration::from_millis(200);
 pub(crate) const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// Shortest time between two checks of one worker, whatever was asked for.
 pub(crate) const CHECK_INTERVAL_MIN: Duration = Duration::from_millis(100);
+/// Shortest time between two polls of one worker's load: what a poll finds is kept by the second.
+pub(crate) const POLL_INTERVAL_MIN: Duration = Duration::from_secs(1);
 /// How often a removed worker is looked at for its last requests.
 pub(crate) const DRAIN_CHECK: Duration = Duration::from_millis(250);
 /// How often a shutdown looks for the last requests.
@@ -43,6 +45,8 @@ pub(crate) const EVENTS_PER_TURN_MAX: usize = 256;
 
 /// Tasks that wait for services: one check per worker, twice, for those removed while one waits.
 pub(crate) const CHECKS_QUEUED_MAX: usize = 2 * WORKERS_MAX;
+/// Polls that wait for services: one per worker, twice, as above.
+pub(crate) const POLLS_QUEUED_MAX: usize = 2 * WORKERS_MAX;
 /// Results that wait for control; beyond it services wait.
 pub(crate) const RESULTS_QUEUED_MAX: usize = 1024;
 

@@ -104,6 +104,11 @@ impl Models {
         }
     }
 
+    /// How many names there are.
+    pub(crate) fn len(&self) -> usize {
+        self.by_name.len()
+    }
+
     /// Every name with its counters, ordered by name.
     pub(crate) fn stats(&self) -> impl Iterator<Item = (&str, &Arc<ModelStats>)> {
         self.by_name.iter().map(|(name, model)| (&**name, &model.stats))

@@ -1,9 +1,9 @@
-//! The table of registered workers: ids, lookups by URL and UUID, and who is to be checked when.
+//! The table of registered workers: ids, lookups by URL and UUID, and who is to be checked and polled when.
 //!
 //! Invariants
 //! - An index is reused, a generation never: two registrations never share a [`WorkerId`].
 //! - URLs and UUIDs lead to workers that are registered; a draining worker has given both up.
-//! - A worker stands in the timetable exactly when its `due` says so.
+//! - A worker stands in a timetable exactly when its `due` says so.
 
 use std::collections::BTreeSet;
 use std::collections::HashMap;
@@ -15,6 +15,7 @@ use futures_channel::oneshot;
 use uuid::Uuid;
 
 use crate::control::limits::WORKERS_MAX;
+use crate::control::timetable::Timetable;
 use crate::control::url::WorkerUrl;
 use crate::control::worker::Entry;
 use crate::control::worker::Stage;
@@ -28,7 +29,10 @@ pub(crate) struct Registry {
     generation_last: u32,
     by_url: HashMap<Box<str>, WorkerId>,
     by_uuid: HashMap<Uuid, WorkerId>,
-    timetable: BTreeSet<(Duration, WorkerId)>,
+    /// Indices of registered workers, those that drain left out.
+    members: BTreeSet<u32>,
+    checks: Timetable,
+    polls: Timetable,
     draining: Vec<WorkerId>,
 }
 
@@ -51,6 +55,7 @@ impl Registry {
         let same_url = self.by_url.insert(spec.url.key(), id);
         let same_uuid = self.by_uuid.insert(uuid, id);
         assert!(same_url.is_none() && same_uuid.is_none(), "URLs and UUIDs are registered once");
+        self.members.insert(index);
         self.slots[index as usize] = Some(Entry::new(id, uuid, spec, now));
         id
     }
@@ -60,7 +65,8 @@ impl Registry {
         self.slots.get(id.index as usize)?.as_ref().filter(|entry| entry.id == id)
     }
 
-    /// As [`Registry::get`], to change it. `due` is changed through [`Registry::schedule`] alone.
+    /// As [`Registry::get`], to change it. When it is due is changed through [`Registry::schedule`] and
+    /// [`Registry::schedule_poll`] alone.
     pub(crate) fn get_mut(&mut self, id: WorkerId) -> Option<&mut Entry> {
         self.slots.get_mut(id.index as usize)?.as_mut().filter(|entry| entry.id == id)
     }
@@ -80,7 +86,17 @@ impl Registry {
 
     /// Registered workers in order of index, without those that drain.
     pub(crate) fn registered(&self) -> impl Iterator<Item = &Entry> {
-        self.slots.iter().flatten().filter(|entry| entry.stage != Stage::Draining)
+        self.registered_from(0)
+    }
+
+    /// As [`Registry::registered`], from an index on. Costs what is taken of it, however many stand before.
+    pub(crate) fn registered_from(&self, index: u32) -> impl Iterator<Item = &Entry> {
+        self.members.range(index..).filter_map(|&index| self.slots[index as usize].as_ref())
+    }
+
+    /// How many there are of these.
+    pub(crate) fn registered_count(&self) -> usize {
+        self.members.len()
     }
 
     /// Takes the ways back of all who wait for a worker to become healthy.
@@ -90,38 +106,50 @@ impl Registry {
 
     /// Has the worker checked at `due`, or not at all.
     pub(crate) fn schedule(&mut self, id: WorkerId, due: Option<Duration>) {
-        let Some(entry) = self.slots.get_mut(id.index as usize).and_then(Option::as_mut) else { return };
-        assert_eq!(entry.id, id, "a worker that is scheduled is registered");
-        if let Some(before) = std::mem::replace(&mut entry.due, due) {
-            self.timetable.remove(&(before, id));
+        let Self { slots, checks, .. } = self;
+        if let Some(entry) = scheduled(slots, id) {
+            checks.set(id, &mut entry.due, due);
         }
-        self.timetable.extend(due.map(|due| (due, id)));
     }
 
-    /// When the next check is due.
+    /// Has the worker polled at `due`, or not at all.
+    pub(crate) fn schedule_poll(&mut self, id: WorkerId, due: Option<Duration>) {
+        let Self { slots, polls, .. } = self;
+        if let Some(entry) = scheduled(slots, id) {
+            polls.set(id, &mut entry.polling.due, due);
+        }
+    }
+
+    /// When the next check or poll is due.
     pub(crate) fn next_due(&self) -> Option<Duration> {
-        self.timetable.first().map(|(due, _)| *due)
+        [self.checks.next_due(), self.polls.next_due()].into_iter().flatten().min()
     }
 
-    /// Takes the next worker that is due by `now`.
+    /// Takes the next worker that is due to be checked by `now`.
     pub(crate) fn take_due(&mut self, now: Duration) -> Option<WorkerId> {
-        let &(due, id) = self.timetable.first()?;
-        if due > now {
-            return None;
-        }
+        let id = self.checks.first_due(now)?;
         self.schedule(id, None);
+        Some(id)
+    }
+
+    /// Takes the next worker that is due to be polled by `now`.
+    pub(crate) fn take_poll_due(&mut self, now: Duration) -> Option<WorkerId> {
+        let id = self.polls.first_due(now)?;
+        self.schedule_poll(id, None);
         Some(id)
     }
 
     /// Begins the removal of a registered worker: it keeps its id until [`Registry::free_idle`] frees it.
     pub(crate) fn retire(&mut self, id: WorkerId) {
         self.schedule(id, None);
+        self.schedule_poll(id, None);
         let entry = self.get_mut(id).expect("a worker that is retired is registered");
         assert_ne!(entry.stage, Stage::Draining, "a worker is retired once");
         entry.stage = Stage::Draining;
         let (key, uuid) = (entry.spec.url.key(), entry.uuid);
         self.by_url.remove(&key);
         self.by_uuid.remove(&uuid);
+        self.members.remove(&id.index);
         self.draining.push(id);
     }
 
@@ -129,19 +157,27 @@ impl Registry {
         !self.draining.is_empty()
     }
 
-    /// Frees draining workers whose last request has ended; true if there were any.
-    pub(crate) fn free_idle(&mut self) -> bool {
+    /// Frees draining workers whose last request has ended, and says who they were.
+    pub(crate) fn free_idle(&mut self) -> Vec<WorkerId> {
         let Self { slots, free, draining, .. } = self;
-        let before = draining.len();
+        let mut freed = Vec::new();
         draining.retain(|id| {
             let slot = &mut slots[id.index as usize];
             let is_busy = slot.as_ref().is_some_and(|entry| entry.cells.load() > 0);
             if !is_busy {
                 *slot = None;
                 free.insert(id.index);
+                freed.push(*id);
             }
             is_busy
         });
-        draining.len() < before
+        freed
     }
+}
+
+/// The entry of a worker that is put on or taken off a timetable.
+fn scheduled(slots: &mut [Option<Entry>], id: WorkerId) -> Option<&mut Entry> {
+    let entry = slots.get_mut(id.index as usize)?.as_mut()?;
+    assert_eq!(entry.id, id, "a worker that is scheduled is registered");
+    Some(entry)
 }

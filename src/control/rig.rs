@@ -7,8 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use engine::load::EngineLoad;
 use engine::metadata::Metadata;
 use engine::metadata::Model;
+use engine::metrics::Page;
 use fleet::admin::AdminCall;
 use fleet::admin::AdminReply;
 use fleet::id::WorkerId;
@@ -22,6 +24,7 @@ use crate::control::config::HealthConfig;
 use crate::control::event::Event;
 use crate::control::event::Failure;
 use crate::control::event::Probe;
+use crate::control::poll::Polled;
 use crate::control::state::Order;
 use crate::control::state::State;
 use crate::control::task::Lookup;
@@ -30,6 +33,7 @@ use crate::control::task::Target;
 use crate::control::task::Task;
 
 pub(crate) const INTERVAL: Duration = Duration::from_secs(60);
+pub(crate) const POLL_INTERVAL: Duration = Duration::from_secs(10);
 pub(crate) const STARTUP_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Where an admin answer will be.
@@ -45,8 +49,10 @@ pub(crate) struct Rig {
     pub(crate) tasks: Vec<Task>,
     /// URLs of workers that answer.
     pub(crate) alive: BTreeSet<String>,
-    /// Models by URL; a worker without says nothing about itself.
+    /// Models by URL, several with commas between; a worker without says nothing about itself.
     pub(crate) models: BTreeMap<String, String>,
+    /// What workers that are asked tell, by URL; others have no metrics page.
+    pub(crate) pages: BTreeMap<String, Page>,
     pub(crate) requests_active: u64,
 }
 
@@ -78,6 +84,7 @@ pub(crate) fn config(worker_urls: &[&str]) -> ControlConfig {
         prefix_bytes_max: 1 << 20,
         blocks_per_holder_max: usize::MAX,
         eviction_interval: Duration::from_secs(120),
+        load_monitor_interval: Some(POLL_INTERVAL),
         worker_failures_max: 3,
         shutdown_grace: Duration::from_secs(180),
         version: "1.2.3",
@@ -95,6 +102,7 @@ impl Rig {
             tasks: Vec::new(),
             alive: BTreeSet::new(),
             models: BTreeMap::new(),
+            pages: BTreeMap::new(),
             requests_active: 0,
         }
     }
@@ -117,6 +125,7 @@ impl Rig {
         let publication = self.state.publication(self.now);
         let has_published = publication.is_some();
         self.snapshot = publication.unwrap_or_else(|| self.snapshot.clone());
+        self.state.published();
         for order in orders {
             match order {
                 Order::Reply { to, reply } => drop(to.send(reply)),
@@ -211,10 +220,15 @@ impl Rig {
                 Event::Probed { worker, probe: Probe { addresses, answer } }
             }
             Task::Describe { worker, target } => {
-                let model = self.models.get(&*target.url);
-                let models =
-                    model.map(|id| Model { id: id.clone(), ..Model::default() }).into_iter().collect();
+                let names = self.models.get(&*target.url).into_iter().flat_map(|names| names.split(','));
+                let models = names.map(|id| Model { id: id.to_owned(), ..Model::default() }).collect();
                 Event::Described { worker, metadata: Box::new(Metadata { models, ..Metadata::default() }) }
+            }
+            Task::Poll { worker, target, endpoints } => {
+                let page = self.pages.get(&*target.url).filter(|_| self.is_alive(&target));
+                let load = page.map(|page| page.load).filter(EngineLoad::is_known);
+                let marks = page.map(|page| page.marks);
+                Event::Polled { worker, polled: Box::new(Polled { load, marks, endpoints }) }
             }
             Task::Call { ticket, question, targets } => {
                 let answers = targets.iter().map(|target| self.said(question, target)).collect();

@@ -4,7 +4,8 @@
 //! - Every pool member is routable, and stands in the worker table of the same snapshot.
 //! - Only ready workers have a presence in the prefix tree.
 //! - Every [`AdminCall`](fleet::admin::AdminCall) is answered by exactly one [`Order::Reply`].
-//! - Each worker has at most one task at services.
+//! - Each worker has at most one check and one poll at services.
+//! - A worker is polled exactly while it is routable.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,7 +32,7 @@ use crate::control::event::Event;
 use crate::control::job::FailedJobs;
 use crate::control::limits;
 use crate::control::models::Models;
-use crate::control::publish;
+use crate::control::publish::Publisher;
 use crate::control::publish::Sources;
 use crate::control::registry::Registry;
 use crate::control::stats::ControlStats;
@@ -39,6 +40,7 @@ use crate::control::stats::Health;
 use crate::control::task::Task;
 
 mod calls;
+mod loads;
 pub(crate) mod members;
 pub(crate) mod start;
 mod upkeep;
@@ -70,6 +72,7 @@ pub struct State {
     pub(crate) registry: Registry,
     pub(crate) failed_jobs: FailedJobs,
     models: Models,
+    publisher: Publisher,
     sticky: Arc<StickyTable>,
     tree: PrefixTree,
     calls: Calls,
@@ -111,13 +114,9 @@ impl State {
         let models = Models::new(config.shards, config.stats_shape.clone(), config.seed, config.rules);
         let registry = Registry::default();
         let sticky = Arc::default();
-        let sources = Sources {
-            registry: &registry,
-            models: &models,
-            sticky: &sticky,
-            started_unix_s: config.started_unix_s,
-        };
-        let fleet = Arc::new(publish::fleet(&sources));
+        let mut publisher = Publisher::new(Arc::clone(&sticky));
+        let sources = Sources { registry: &registry, models: &models, started_unix_s: config.started_unix_s };
+        let fleet = Arc::new(publisher.fleet(&sources));
         let tree = PrefixTree::new(TreeConfig {
             bytes_max: config.prefix_bytes_max,
             blocks_per_holder_max: config.blocks_per_holder_max,
@@ -126,6 +125,7 @@ impl State {
             registry,
             failed_jobs: FailedJobs::default(),
             models,
+            publisher,
             sticky,
             tree,
             calls: Calls::default(),
@@ -182,6 +182,7 @@ impl State {
             Event::Reports(reports) => self.reported(reports, now, orders),
             Event::Probed { worker, probe } => self.probed(worker, probe, now, orders),
             Event::Described { worker, metadata } => self.described(worker, metadata, now, orders),
+            Event::Polled { worker, polled } => self.polled(worker, &polled, now),
             Event::Called { ticket, answers } => self.called(ticket, &answers, orders),
             Event::Terminate => self.terminate(now, orders),
             Event::Tick { requests_active } => self.tick(requests_active, now, orders),
@@ -194,15 +195,13 @@ impl State {
             return None;
         }
         if self.news == News::Fleet {
-            self.take_off_boards();
             let sources = Sources {
                 registry: &self.registry,
                 models: &self.models,
-                sticky: &self.sticky,
                 started_unix_s: self.config.started_unix_s,
             };
-            self.fleet = Arc::new(publish::fleet(&sources));
-            self.stats.view.store(Arc::new(publish::view(&sources)));
+            self.fleet = Arc::new(self.publisher.fleet(&sources));
+            self.stats.show_models(&self.models);
         }
         self.collect_garbage(now);
         self.news = News::Nothing;
@@ -220,21 +219,15 @@ impl State {
         pools.iter().find(|pool| pool.block_seed as u32 == hash).map_or("", |pool| &pool.model)
     }
 
-    /// Puts every member of the published fleet on the board of its model. Called once shards can see it, so that
-    /// nobody is chosen whom a shard cannot look up.
-    pub(crate) fn published(&self) {
-        for pool in &self.fleet.pools {
-            pool.members.iter().for_each(|&index| pool.board.set_present(index, true));
-        }
+    /// Has whoever joined be chosen. To be called once shards can see the publication.
+    pub fn published(&mut self) {
+        self.publisher.published();
     }
 
-    /// Takes whoever is not routable off the boards, before shards see a fleet without them.
-    fn take_off_boards(&self) {
-        for entry in self.registry.registered().filter(|entry| !entry.is_routable()) {
-            for board in &entry.published.boards {
-                board.set_present(entry.id.index, false);
-            }
-        }
+    /// Notes that what is published of a worker has changed.
+    fn touch(&mut self, id: WorkerId) {
+        self.publisher.touch(id.index);
+        self.changed(News::Fleet);
     }
 
     fn changed(&mut self, news: News) {
@@ -265,9 +258,12 @@ impl State {
         while let Some(worker) = self.registry.take_due(now) {
             self.check(worker, now, orders);
         }
+        while let Some(worker) = self.registry.take_poll_due(now) {
+            self.poll(worker, orders);
+        }
         if self.drain_check_due.is_some_and(|due| due <= now) {
-            if self.registry.free_idle() {
-                self.changed(News::Fleet);
+            for id in self.registry.free_idle() {
+                self.touch(id);
             }
             self.drain_check_due = self.registry.has_draining().then(|| now + limits::DRAIN_CHECK);
         }
@@ -325,6 +321,16 @@ impl State {
         } else {
             Shutdown::Draining { since, check_due: now + limits::SHUTDOWN_CHECK }
         };
+    }
+}
+
+#[cfg(test)]
+impl State {
+    /// Compares the published fleet with one made anew.
+    fn check_fleet(&self, rings: crate::control::publish::Rings) {
+        let Self { registry, models, config, .. } = self;
+        let sources = Sources { registry, models, started_unix_s: config.started_unix_s };
+        crate::control::publish::check(&self.fleet, &sources, rings);
     }
 }
 

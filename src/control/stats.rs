@@ -1,11 +1,12 @@
-//! What control shows to the metrics page: counters it alone writes, and a view of the fleet.
+//! What control shows to the metrics page: counters it alone writes, and the models they belong to.
 
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use fleet::cell::Counter;
-use fleet::cell::WorkerCells;
 use fleet::stats::ModelStats;
+
+use crate::control::models::Models;
 
 /// Cells that control writes and the metrics page reads.
 #[derive(Debug, Default)]
@@ -18,6 +19,12 @@ pub struct ControlStats {
     pub health_checks_passed_total: Counter,
     /// Health checks that a worker failed.
     pub health_checks_failed_total: Counter,
+    /// Polls that told what an engine is busy with.
+    pub polls_passed_total: Counter,
+    /// Polls that did not.
+    pub polls_failed_total: Counter,
+    /// Workers found to be another process than before.
+    pub worker_restarts_total: Counter,
     /// Workers that became healthy for the first time.
     pub workers_added_total: Counter,
     /// Workers removed for any reason.
@@ -34,30 +41,18 @@ pub struct ControlStats {
     pub tree_versions_retained: Counter,
     /// Blocks the tree lost to a bound.
     pub tree_evicted_blocks_total: Counter,
-    /// The fleet as last published.
-    pub view: ArcSwap<FleetView>,
-}
-
-/// The fleet in the words of the metrics page.
-#[derive(Debug, Default)]
-pub struct FleetView {
-    /// Registered workers, draining ones included.
-    pub workers: Vec<WorkerView>,
     /// Models ever served, with their counters, ordered by name.
-    pub models: Vec<(Box<str>, Arc<ModelStats>)>,
+    pub models: ArcSwap<Vec<(Box<str>, Arc<ModelStats>)>>,
 }
 
-/// One worker.
-#[derive(Debug)]
-pub struct WorkerView {
-    /// Its URL.
-    pub url: Box<str>,
-    /// The main model it serves.
-    pub model: Box<str>,
-    /// Where it stands.
-    pub health: Health,
-    /// Its load and failures.
-    pub cells: Arc<WorkerCells>,
+impl ControlStats {
+    /// Shows the models if there are others than before; names are never forgotten.
+    pub(crate) fn show_models(&self, models: &Models) {
+        if self.models.load().len() != models.len() {
+            let shown = models.stats().map(|(name, stats)| (name.into(), Arc::clone(stats)));
+            self.models.store(Arc::new(shown.collect()));
+        }
+    }
 }
 
 /// Where a worker stands.

@@ -8,6 +8,8 @@ use fleet::id::WorkerId;
 use crate::control::event::Event;
 use crate::control::event::Failure;
 use crate::control::event::Probe;
+use crate::control::poll::Endpoints;
+use crate::control::poll::Polled;
 
 /// A worker as something to call.
 #[derive(Debug)]
@@ -44,6 +46,15 @@ pub enum Task {
         worker: WorkerId,
         /// Where.
         target: Arc<Target>,
+    },
+    /// Ask a worker what it is busy with, and by what its process can be recognised.
+    Poll {
+        /// Who.
+        worker: WorkerId,
+        /// Where.
+        target: Arc<Target>,
+        /// Which endpoints to ask, as far as they are known.
+        endpoints: Endpoints,
     },
     /// Ask several workers the same.
     Call {
@@ -99,6 +110,9 @@ impl Task {
                 Event::Probed { worker, probe: Probe { addresses: None, answer: Err(Failure::Busy) } }
             }
             Self::Describe { worker, .. } => Event::Described { worker, metadata: Box::default() },
+            Self::Poll { worker, endpoints, .. } => {
+                Event::Polled { worker, polled: Box::new(Polled::failed(endpoints)) }
+            }
             Self::Call { ticket, targets, .. } => {
                 Event::Called { ticket, answers: targets.iter().map(|_| Err(Failure::Busy)).collect() }
             }

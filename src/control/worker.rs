@@ -28,6 +28,7 @@ use uuid::Uuid;
 use crate::control::config::HealthConfig;
 use crate::control::limits::ADDRESSES_MAX;
 use crate::control::limits::CHECK_INTERVAL_MIN;
+use crate::control::poll::Polling;
 use crate::control::stats::Health;
 use crate::control::task::Lookup;
 use crate::control::task::Target;
@@ -101,6 +102,8 @@ pub(crate) struct Entry {
     pub(crate) is_under_way: bool,
     /// Whether it was silent when last asked what it serves, and is to be asked again with its next check.
     pub(crate) owes_description: bool,
+    /// Polls of what it is busy with.
+    pub(crate) polling: Polling,
     /// Who waits for it to become healthy.
     pub(crate) waiting: Option<oneshot::Sender<AdminReply>>,
     pub(crate) metadata: Box<Metadata>,
@@ -172,6 +175,7 @@ impl Entry {
             due: None,
             is_under_way: false,
             owes_description: false,
+            polling: Polling::new(),
             waiting: None,
             metadata: Box::default(),
             models: Vec::new(),

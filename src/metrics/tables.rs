@@ -10,7 +10,6 @@ use fleet::stats::ShardStats;
 use fleet::stats::UpstreamFailure;
 use prometheus::proto::MetricFamily;
 
-use crate::control::Health;
 use crate::metrics::Sources;
 use crate::metrics::family::Family;
 
@@ -116,7 +115,7 @@ fn responses(sources: &Sources) -> MetricFamily {
 
 /// Layer 2: what routing does, by model.
 pub(crate) fn router(sources: &Sources) -> Vec<MetricFamily> {
-    let view = sources.control.view.load();
+    let models = sources.control.models.load();
     let mut requests = Family::counter("smg_router_requests_total", "Routed requests.");
     let mut durations = Family::histogram("smg_router_request_duration_seconds", "Routed requests, whole.");
     let mut ttft = Family::histogram(
@@ -127,7 +126,7 @@ pub(crate) fn router(sources: &Sources) -> Vec<MetricFamily> {
         Family::histogram("smg_router_tpot_seconds", "Gap between two events of one stream, as relayed.");
     let mut selections =
         Family::counter("smg_worker_selection_total", "Workers chosen, by model and policy.");
-    for (model, stats) in view.models.iter().map(|(model, stats)| (&**model, &**stats)) {
+    for (model, stats) in models.iter().map(|(model, stats)| (&**model, &**stats)) {
         routed(stats, model, &mut requests);
         for &endpoint in Endpoint::ALL {
             let at = endpoint.index();
@@ -220,22 +219,24 @@ fn errors(sources: &Sources) -> MetricFamily {
 
 /// Layer 3: workers.
 pub(crate) fn workers(sources: &Sources) -> Vec<MetricFamily> {
-    let view = sources.control.view.load();
+    let fleet = sources.fleet();
+    let mut is_member = vec![false; fleet.workers.index_end() as usize];
+    let members = fleet.pools.iter().flat_map(|pool| pool.members.iter());
+    members.for_each(|&index| is_member[index as usize] = true);
     let mut active = Family::gauge("smg_worker_requests_active", "Requests in flight at a worker.");
     let mut health = Family::gauge("smg_worker_health", "1 when the worker gets requests.");
     let mut failures =
         Family::gauge("smg_worker_failures_in_a_row", "Transport failures since the last success.");
-    let mut pools: std::collections::BTreeMap<&str, f64> = std::collections::BTreeMap::new();
-    for worker in &view.workers {
+    for worker in fleet.workers.iter() {
         let labels = [("worker", &*worker.url)];
         active.add(&labels, f64::from(worker.cells.load()));
-        health.add(&labels, f64::from(u8::from(worker.health == Health::Ready)));
+        health.add(&labels, f64::from(u8::from(is_member[worker.id.index as usize])));
         failures.add(&labels, f64::from(worker.cells.failures_in_a_row()));
-        *pools.entry(&worker.model).or_default() += f64::from(u8::from(worker.health == Health::Ready));
     }
     let mut pool_size = Family::gauge("smg_worker_pool_size", "Workers that get requests, by model.");
-    for (model, size) in pools {
-        pool_size.add(&[WORKER[0], WORKER[1], ("model", model)], size);
+    for pool in &fleet.pools {
+        let labels = [WORKER[0], WORKER[1], ("model", &*pool.model)];
+        pool_size.add(&labels, pool.members.len() as f64);
     }
     let control = &sources.control;
     let checks = Family::counter("smg_worker_health_checks_total", "Health checks by result.")
@@ -248,6 +249,11 @@ pub(crate) fn workers(sources: &Sources) -> Vec<MetricFamily> {
             errors.add(&[WORKER[0], WORKER[1], ("error_type", failure.name())], count);
         }
     }
+    let polls = Family::counter("smg_worker_polls_total", "Polls of engines' loads by result.")
+        .with(&[WORKER[0], ("result", "success")], control.polls_passed_total.get() as f64)
+        .with(&[WORKER[0], ("result", "error")], control.polls_failed_total.get() as f64);
+    let restarts = Family::counter("smg_worker_restarts_total", "Engines found to have restarted.")
+        .with(&[WORKER[0]], control.worker_restarts_total.get() as f64);
     let removed = Family::counter("smg_worker_removals_total", "Workers removed, by reason.")
         .with(&[("reason", "failing")], control.workers_removed_failing_total.get() as f64)
         .with(
@@ -263,6 +269,8 @@ pub(crate) fn workers(sources: &Sources) -> Vec<MetricFamily> {
         checks.build(),
         errors.build(),
         removed.build(),
+        polls.build(),
+        restarts.build(),
         total(
             "smg_worker_retries_total",
             "Attempts beyond a request's first.",
@@ -278,6 +286,29 @@ pub(crate) fn workers(sources: &Sources) -> Vec<MetricFamily> {
             |shard| &shard.retries_exhausted_total,
         ),
     ]
+}
+
+/// What engines say they are busy with. An engine that does not tell is left out.
+pub(crate) fn engines(sources: &Sources) -> Vec<MetricFamily> {
+    let fleet = sources.fleet();
+    let mut running = Family::gauge("smg_engine_running_requests", "Requests that an engine computes.");
+    let mut waiting = Family::gauge("smg_engine_waiting_requests", "Requests that wait at an engine.");
+    let mut tokens = Family::gauge("smg_engine_tokens", "Tokens in use at an engine.");
+    let mut usage = Family::gauge("smg_engine_token_usage", "Taken share of an engine's KV cache.");
+    for worker in fleet.workers.iter() {
+        let Some(load) = worker.cells.engine_load() else { continue };
+        let labels = [("worker", &*worker.url)];
+        let known = [(&mut running, load.running), (&mut waiting, load.waiting), (&mut tokens, load.tokens)];
+        for (family, number) in known {
+            if let Some(number) = number {
+                family.add(&labels, f64::from(number));
+            }
+        }
+        if let Some(used) = load.kv_used_permille {
+            usage.add(&labels, f64::from(used) / 1000.0);
+        }
+    }
+    vec![running.build(), waiting.build(), tokens.build(), usage.build()]
 }
 
 /// What the prefix tree knows, and what it is worth.

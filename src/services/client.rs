@@ -114,19 +114,35 @@ impl Client {
         result
     }
 
-    async fn body(&self, method: &Method, target: &Target, path: &str) -> Result<Bytes, Failure> {
+    pub(crate) async fn body(&self, method: &Method, target: &Target, path: &str) -> Result<Bytes, Failure> {
+        let mut body = Vec::new();
+        let take = |chunk: &[u8]| body.extend_from_slice(chunk);
+        self.read(method, target, path, limits::ANSWER_BYTES_MAX, take).await?;
+        Ok(body.into())
+    }
+
+    /// Reads the body of a good answer as it comes, up to `bytes_max`.
+    pub(crate) async fn read(
+        &self,
+        method: &Method,
+        target: &Target,
+        path: &str,
+        bytes_max: usize,
+        mut take: impl FnMut(&[u8]),
+    ) -> Result<(), Failure> {
         let mut response = self.send(method.clone(), target, path).await?;
         if !response.status().is_success() {
             return Err(Failure::Status(response.status().as_u16()));
         }
-        let mut body = Vec::new();
+        let mut bytes = 0;
         while let Some(chunk) = response.chunk().await.map_err(|_| Failure::Body)? {
-            if body.len() + chunk.len() > limits::ANSWER_BYTES_MAX {
+            bytes += chunk.len();
+            if bytes > bytes_max {
                 return Err(Failure::Body);
             }
-            body.extend_from_slice(&chunk);
+            take(&chunk);
         }
-        Ok(body.into())
+        Ok(())
     }
 
     async fn send(&self, method: Method, target: &Target, path: &str) -> Result<reqwest::Response, Failure> {

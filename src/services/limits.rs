@@ -4,6 +4,12 @@ use std::time::Duration;
 
 /// Checks under way at once, as SGLang's gateway has them.
 pub(crate) const CHECKS_PARALLEL_MAX: usize = 32;
+/// Polls under way at once, beside the checks.
+pub(crate) const POLLS_PARALLEL_MAX: usize = 32;
+/// Longest wait for what one worker says about its load.
+pub(crate) const POLL_TIMEOUT: Duration = Duration::from_secs(5);
+/// Largest metrics page that is read; it is not kept.
+pub(crate) const METRICS_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Workers asked at once by one admin call.
 pub(crate) const ASKED_PARALLEL_MAX: usize = 32;
 /// Longest wait for one worker's answer to an admin call.

@@ -4,11 +4,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use crossbeam_channel::Receiver;
+use engine::incarnation::Marks;
+use engine::load::EngineLoad;
 use engine::metadata::Dialect;
 use fleet::id::WorkerId;
 
 use super::*;
 use crate::control::event::Failure;
+use crate::control::poll::Endpoints;
+use crate::control::poll::Place;
+use crate::control::poll::Polled;
 use crate::control::task::Lookup;
 use crate::control::task::Question;
 use crate::services::fake_worker::nobody;
@@ -21,7 +26,7 @@ const SGLANG: fake_worker::Table = &[
     ("GET /health", 200, ""),
     ("GET /moved", 302, ""),
     ("GET /v1/models", 200, r#"{"data":[{"id":"m","owned_by":"sglang","max_model_len":9}]}"#),
-    ("GET /get_server_info", 200, r#"{"version":"1.0","served_model_name":"m"}"#),
+    ("GET /get_server_info", 200, r#"{"version":"1.0","served_model_name":"m","random_seed":7}"#),
     ("POST /reset_prefix_cache", 200, "done"),
     ("GET /get_load", 200, r#"[{"num_tokens":3}]"#),
 ];
@@ -92,6 +97,60 @@ fn metadata_is_gathered_from_whatever_answers() {
     };
     assert_eq!((metadata.dialect, metadata.version.as_deref()), (Dialect::Sglang, Some("1.0")));
     assert_eq!(metadata.model_names(), ["m"]);
+}
+
+#[track_caller]
+fn check_poll(table: fake_worker::Table, endpoints: Endpoints, expect: Polled) {
+    let target = target(&fake_worker::spawn(table, None), None);
+    let Event::Polled { polled, .. } = outcome(Task::Poll { worker: WORKER, target, endpoints }) else {
+        unreachable!("a poll is polled")
+    };
+    assert_eq!(*polled, expect);
+}
+
+#[test]
+fn a_poll_finds_out_where_an_engine_answers() {
+    use Place::At;
+    use Place::Nowhere;
+    let endpoints = |load, metrics, identity| Endpoints { load, metrics, identity };
+    let sglang = Endpoints::of(Dialect::Sglang);
+    let tokens = |tokens| Some(EngineLoad { tokens: Some(tokens), ..EngineLoad::default() });
+    // An old SGLang without metrics: its load by the old path, its start by what it drew.
+    let old = Polled {
+        load: tokens(3),
+        marks: Some(Marks { start_id: Some(7), ..Marks::default() }),
+        endpoints: endpoints(At(1), Nowhere, At(1)),
+    };
+    check_poll(SGLANG, sglang, old);
+    const NEW: fake_worker::Table = &[
+        ("GET /v1/loads", 200, r#"{"loads":[{"num_total_tokens":5}]}"#),
+        ("GET /metrics", 200, "sglang:num_running_reqs 2\nsglang:num_used_tokens 4\n"),
+    ];
+    let new = Polled {
+        load: Some(EngineLoad { running: Some(2), ..tokens(5).expect("given") }),
+        marks: Some(Marks { has_page: true, ..Marks::default() }),
+        endpoints: Endpoints { identity: sglang.identity, ..endpoints(At(0), At(0), Nowhere) },
+    };
+    check_poll(NEW, sglang, new);
+    const VLLM: fake_worker::Table = &[("GET /metrics", 200, "vllm:num_requests_running 0\n")];
+    let vllm = Polled {
+        load: Some(EngineLoad { running: Some(0), ..EngineLoad::default() }),
+        marks: Some(Marks { has_page: true, ..Marks::default() }),
+        endpoints: endpoints(Nowhere, At(0), Nowhere),
+    };
+    check_poll(VLLM, Endpoints::of(Dialect::Vllm), vllm);
+    // llama.cpp without --metrics.
+    const SILENT: fake_worker::Table = &[("GET /metrics", 501, "")];
+    check_poll(
+        SILENT,
+        Endpoints::of(Dialect::LlamaCpp),
+        Polled::failed(endpoints(Nowhere, Nowhere, Nowhere)),
+    );
+    // A path that has gone is looked for again; one that fails is not.
+    let known = endpoints(At(0), At(0), Nowhere);
+    check_poll(&[], known, Polled::failed(endpoints(Place::Untried, Place::Untried, Nowhere)));
+    const SICK: fake_worker::Table = &[("GET /metrics", 500, ""), ("GET /v1/loads", 503, "")];
+    check_poll(SICK, known, Polled::failed(known));
 }
 
 #[test]

@@ -121,6 +121,8 @@ endpoints! {
     FlushCache "/flush_cache" "POST" Handler::Admin, "req-";
     /// Token load of every worker.
     GetLoads "/get_loads" "GET" Handler::Admin, "req-";
+    /// What engines said last about what they are busy with.
+    Loads "/loads" "GET" Handler::Admin, "req-";
     /// What was decided lately, and why.
     DebugDecisions "/debug/decisions" "GET" Handler::Admin, "req-";
     /// Any path that is not in this table.
@@ -183,6 +185,7 @@ impl Endpoint {
             "/flush_cache" => Self::FlushCache,
             "/debug/decisions" => Self::DebugDecisions,
             "/get_loads" => Self::GetLoads,
+            "/loads" => Self::Loads,
             _ => Self::resolve_prefix(path),
         }
     }

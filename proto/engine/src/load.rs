@@ -1,31 +1,105 @@
-//! How many tokens a worker is busy with, from the answers of `/get_load` and `/v1/loads`.
+//! What a worker is busy with: the one type for it, and the JSON answers of `/get_load` and `/v1/loads`.
 
 use serde_json::Value;
 
-/// Tokens in use over all ranks of a worker, or `None` when the answer does not say.
-///
-/// Understood are SGLang's list of `{"num_tokens"}` per rank, its newer `{"loads": [{"num_total_tokens"}]}` and the
-/// `{"aggregate": {"total_tokens"}}` between the two.
-pub fn tokens(body: &[u8]) -> Option<u64> {
-    match serde_json::from_slice(body).ok()? {
-        Value::Array(ranks) => sum(&ranks),
-        Value::Object(object) => {
-            let by_rank = object.get("loads").and_then(Value::as_array).and_then(|ranks| sum(ranks));
-            by_rank
-                .or_else(|| object.get("aggregate")?.get("total_tokens")?.as_u64())
-                .or_else(|| object.get("num_tokens")?.as_u64())
+/// What an engine is busy with, summed over its ranks. What it does not tell is unknown, which is not zero.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct EngineLoad {
+    /// Requests that it computes.
+    pub running: Option<u32>,
+    /// Requests that wait for a place.
+    pub waiting: Option<u32>,
+    /// Tokens in use; with SGLang's JSON also those of the requests that wait.
+    pub tokens: Option<u64>,
+    /// Share of the KV cache that is taken, between 0 and 1; the mean over ranks.
+    pub kv_used: Option<f32>,
+}
+
+// === impl EngineLoad ===
+
+impl EngineLoad {
+    /// Reads the answer of `/v1/loads` or `/get_load`; none when it says nothing.
+    ///
+    /// Understood are SGLang's list of `{"num_reqs", "num_waiting_reqs", "num_tokens"}` per rank, its newer
+    /// `{"loads": [{"num_running_reqs", "num_waiting_reqs", "num_total_tokens", "token_usage"}]}` and the
+    /// `{"aggregate": {"total_tokens"}}` between the two.
+    pub fn from_json(body: &[u8]) -> Option<Self> {
+        let load = match serde_json::from_slice(body).ok()? {
+            Value::Array(ranks) => over_ranks(&ranks),
+            Value::Object(object) => {
+                let by_rank = object.get("loads").and_then(Value::as_array).map(|ranks| over_ranks(ranks));
+                let aggregate = object.get("aggregate").map(aggregate);
+                let whole =
+                    Self { tokens: object.get("num_tokens").and_then(Value::as_u64), ..Self::default() };
+                by_rank.unwrap_or_default().or(aggregate.unwrap_or_default()).or(whole)
+            }
+            _ => Self::default(),
+        };
+        load.is_known().then_some(load)
+    }
+
+    /// Whether anything is known.
+    pub fn is_known(&self) -> bool {
+        *self != Self::default()
+    }
+
+    /// What is known here, and of the rest what is known there.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            running: self.running.or(other.running),
+            waiting: self.waiting.or(other.waiting),
+            tokens: self.tokens.or(other.tokens),
+            kv_used: self.kv_used.or(other.kv_used),
         }
-        _ => None,
     }
 }
 
-/// The sum over ranks that name a number; none when no rank does.
-fn sum(ranks: &[Value]) -> Option<u64> {
-    ranks.iter().filter_map(rank_tokens).reduce(u64::saturating_add)
+/// Tokens in use over all ranks of a worker, or `None` when the answer does not say.
+pub fn tokens(body: &[u8]) -> Option<u64> {
+    EngineLoad::from_json(body)?.tokens
 }
 
-fn rank_tokens(rank: &Value) -> Option<u64> {
-    ["num_tokens", "num_total_tokens"].into_iter().find_map(|key| rank.get(key)?.as_u64())
+fn over_ranks(ranks: &[Value]) -> EngineLoad {
+    let sum = |of: fn(&Value) -> Option<u64>| ranks.iter().filter_map(of).reduce(u64::saturating_add);
+    let usages: Vec<f64> = ranks.iter().filter_map(|rank| rank.get("token_usage")?.as_f64()).collect();
+    EngineLoad {
+        running: sum(rank_running).map(saturated),
+        waiting: sum(|rank| rank.get("num_waiting_reqs")?.as_u64()).map(saturated),
+        tokens: sum(|rank| first(rank, &["num_tokens", "num_total_tokens", "num_used_tokens"])),
+        kv_used: share(usages.iter().sum(), usages.len()),
+    }
+}
+
+/// The oldest answers count running and waiting requests together.
+fn rank_running(rank: &Value) -> Option<u64> {
+    let counted_apart = rank.get("num_running_reqs").and_then(Value::as_u64);
+    counted_apart.or_else(|| {
+        let waiting = rank.get("num_waiting_reqs")?.as_u64()?;
+        Some(rank.get("num_reqs")?.as_u64()?.saturating_sub(waiting))
+    })
+}
+
+fn aggregate(aggregate: &Value) -> EngineLoad {
+    EngineLoad {
+        running: first(aggregate, &["total_running_reqs"]).map(saturated),
+        waiting: first(aggregate, &["total_waiting_reqs"]).map(saturated),
+        tokens: first(aggregate, &["total_tokens"]),
+        kv_used: aggregate.get("avg_token_usage").and_then(Value::as_f64).and_then(|usage| share(usage, 1)),
+    }
+}
+
+fn first(object: &Value, keys: &[&str]) -> Option<u64> {
+    keys.iter().find_map(|key| object.get(key)?.as_u64())
+}
+
+fn saturated(count: u64) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+/// The mean of shares, none of nothing.
+pub(crate) fn share(sum: f64, count: usize) -> Option<f32> {
+    (count > 0 && sum.is_finite()).then(|| (sum / count as f64).clamp(0.0, 1.0) as f32)
 }
 
 #[cfg(test)]
@@ -33,28 +107,46 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(body: &str, expect: Option<u64>) {
-        assert_eq!(tokens(body.as_bytes()), expect, "{body}");
+    fn check(body: &str, expect: Option<EngineLoad>) {
+        assert_eq!(EngineLoad::from_json(body.as_bytes()), expect, "{body}");
+        assert_eq!(tokens(body.as_bytes()), expect.and_then(|load| load.tokens), "{body}");
+    }
+
+    fn load(running: u32, waiting: u32, tokens: u64) -> EngineLoad {
+        EngineLoad { running: Some(running), waiting: Some(waiting), tokens: Some(tokens), kv_used: None }
     }
 
     #[test]
     fn ranks_are_added_up() {
         check(
-            r#"[{"dp_rank":0,"num_reqs":2,"num_waiting_reqs":0,"num_tokens":7},{"dp_rank":1,"num_tokens":3}]"#,
-            Some(10),
+            r#"[{"dp_rank":0,"num_reqs":3,"num_waiting_reqs":1,"num_tokens":7},{"dp_rank":1,"num_tokens":3}]"#,
+            Some(load(2, 1, 10)),
         );
+        let two_ranks = r#"{"loads":[
+            {"dp_rank":0,"num_running_reqs":1,"num_waiting_reqs":0,"num_used_tokens":4,"num_total_tokens":5,"token_usage":0.25},
+            {"dp_rank":1,"num_running_reqs":2,"num_waiting_reqs":9,"num_used_tokens":6,"num_total_tokens":6,"token_usage":0.75}],
+            "aggregate":{"total_running_reqs":3,"total_waiting_reqs":9}}"#;
+        check(two_ranks, Some(EngineLoad { kv_used: Some(0.5), ..load(3, 9, 11) }));
         check(
-            r#"{"loads":[{"dp_rank":0,"num_total_tokens":5},{"dp_rank":1,"num_total_tokens":6}]}"#,
-            Some(11),
+            r#"{"aggregate":{"total_tokens":12,"total_running_reqs":1,"total_waiting_reqs":2}}"#,
+            Some(load(1, 2, 12)),
         );
-        check(r#"{"aggregate":{"total_tokens":12}}"#, Some(12));
+        check(r#"{"num_tokens":4}"#, Some(EngineLoad { tokens: Some(4), ..EngineLoad::default() }));
     }
 
     #[test]
-    fn what_names_no_tokens_is_unknown() {
+    fn what_names_no_load_is_unknown() {
         check(r#"{"server_load":4}"#, None);
-        check(r#"[{"num_tokens":"7"}]"#, None);
+        check(r#"[{"num_tokens":"7","num_reqs":-1}]"#, None);
+        check(r#"{"loads":{},"aggregate":[]}"#, None);
         check("[]", None);
         check("not json", None);
+    }
+
+    #[test]
+    fn numbers_beyond_the_type_are_its_largest() {
+        let huge = r#"[{"num_running_reqs":18446744073709551615,"num_tokens":18446744073709551615},{"num_running_reqs":1,"num_tokens":1}]"#;
+        let expect = EngineLoad { running: Some(u32::MAX), tokens: Some(u64::MAX), ..EngineLoad::default() };
+        check(huge, Some(expect));
     }
 }

@@ -4,11 +4,16 @@
 //! - A [`Counter`] has one writing thread; its readers may lag, and never see a torn value.
 //! - What is said of a worker holds over all shards: its counts are shared additions, a few nanoseconds a request.
 
+mod engine_load;
+
 use std::sync::Arc;
 use std::sync::atomic::AtomicU8;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
+
+pub use self::engine_load::EngineLoad;
+use self::engine_load::EngineLoadCell;
 
 /// Keeps a cell on cache lines of its own (two, since CPUs prefetch lines in pairs).
 #[derive(Debug, Default)]
@@ -93,6 +98,7 @@ pub struct WorkerCells {
     keys: AtomicU32,
     /// Blocks of prompts that it is known to hold.
     held_blocks: AtomicU32,
+    engine_load: EngineLoadCell,
 }
 
 impl WorkerCells {
@@ -169,6 +175,17 @@ impl WorkerCells {
     /// Transport failures since the last success.
     pub fn failures_in_a_row(&self) -> u32 {
         self.failures_in_a_row.load(Ordering::Relaxed)
+    }
+
+    /// What the engine last said it is busy with; none when it does not tell, or did not when it was last asked.
+    #[inline]
+    pub fn engine_load(&self) -> Option<EngineLoad> {
+        self.engine_load.get()
+    }
+
+    /// Sets what the engine says, or that it says nothing. Only control may call this, once a second at most.
+    pub fn set_engine_load(&self, load: Option<EngineLoad>) {
+        self.engine_load.set(load);
     }
 }
 

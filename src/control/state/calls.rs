@@ -72,7 +72,7 @@ impl State {
                         self.forget_placements(id);
                     }
                 }
-                fan_out::flushed(&urls, answers, self.registry.registered().count())
+                fan_out::flushed(&urls, answers, self.registry.registered_count())
             }
             Question::Load => fan_out::loads(&urls, answers),
             Question::ModelInfo => {

@@ -67,7 +67,7 @@ impl State {
         let uuid = uuid::Builder::from_random_bytes(self.uuids.random()).into_uuid();
         let id = self.registry.insert(uuid, spec, now);
         self.registry.schedule(id, Some(now));
-        self.changed(News::Fleet);
+        self.touch(id);
         id
     }
 
@@ -81,9 +81,9 @@ impl State {
     /// Takes a worker out of the fleet. Requests in flight go on.
     pub(crate) fn remove(&mut self, id: WorkerId, now: Duration, orders: &mut Vec<Order>) {
         self.registry.retire(id);
-        let names = self.registry.get(id).map(|entry| entry.models.clone()).unwrap_or_default();
-        self.set_absent(id, &names);
-        self.models.release(&names);
+        self.watch_load(id, now);
+        let entry = self.registry.get(id).expect("a draining worker is still there");
+        self.models.release(&entry.models);
         self.forget_placements(id);
         self.stats.workers_removed_total.add(1);
         let entry = self.registry.get_mut(id).expect("a draining worker is still there");
@@ -93,7 +93,7 @@ impl State {
             orders.push(Order::Reply { to, reply });
         }
         self.drain_check_due.get_or_insert(now + limits::DRAIN_CHECK);
-        self.changed(News::Fleet);
+        self.touch(id);
     }
 
     /// Replaces what is said about a worker.
@@ -104,7 +104,8 @@ impl State {
         if !entry.is_under_way && matches!(entry.health(), Health::Ready | Health::Unhealthy) {
             self.schedule_check(id, now);
         }
-        self.changed(News::Fleet);
+        self.watch_load(id, now);
+        self.touch(id);
     }
 
     /// Makes the tree forget what a worker holds, because it holds it no longer.
@@ -202,12 +203,13 @@ impl State {
             if is_alive { &stats.health_checks_passed_total } else { &stats.health_checks_failed_total };
         counter.add(1);
         if has_moved || matches!(change, Change::Lost | Change::Recovered) {
-            self.changed(News::Fleet);
+            self.touch(id);
         }
         if change == Change::Lost {
             // It may come back as a new process, whose cache is empty.
             self.forget_placements(id);
         }
+        self.watch_load(id, now);
         if must_describe {
             orders.push(Order::Task(Task::Describe { worker: id, target }));
         } else {
@@ -254,8 +256,8 @@ impl State {
         }
         let before = std::mem::replace(&mut entry.models, models);
         entry.set_boards(entry.models.iter().map(|name| Arc::clone(&self.models.get(name).board)).collect());
-        let lost: Vec<_> = before.iter().filter(|name| !entry.models.contains(name)).cloned().collect();
         entry.metadata = metadata;
+        entry.polling.look_again();
         // Reached => Ready
         if entry.stage == Stage::Reached {
             entry.stage = Stage::Ready { failures: 0 };
@@ -270,17 +272,10 @@ impl State {
                 orders.push(Order::Reply { to, reply: legacy::added(&entry.spec.url.text) });
             }
         }
-        self.set_absent(id, &lost);
         self.models.release(&before);
-        self.changed(News::Fleet);
+        self.touch(id);
+        self.watch_load(id, now);
         self.schedule_check(id, now);
-    }
-
-    /// Takes a worker off the boards of `models` at once; it comes back with a publication if it still serves them.
-    fn set_absent(&self, id: WorkerId, models: &[Box<str>]) {
-        for name in models {
-            self.models.get(name).board.set_present(id.index, false);
-        }
     }
 
     /// Says when a worker is checked next, now that nothing is under way.

@@ -11,6 +11,7 @@ use crate::control::rig::answer;
 use crate::control::rig::config;
 use crate::control::rig::text;
 
+mod loads;
 mod simulation;
 
 const A: &str = "http://10.0.0.1:8000";
@@ -269,4 +270,50 @@ fn a_bad_start_is_refused_in_one_line() {
     check(&["https://a"], "worker URL \"https://a\": https:// workers are not supported yet");
     check(&["http://a", "http://A:80/"], "worker URL \"http://A:80/\" is given twice");
     check(&["a:1"], "worker URL \"a:1\": it must begin with http://");
+}
+
+#[test]
+fn a_change_shares_what_it_does_not_touch() {
+    let mut rig = Rig::new(config(&[A, B]));
+    for (url, model) in [(A, "a"), (B, "b")] {
+        rig.alive.insert(url.to_owned());
+        rig.models.insert(url.to_owned(), model.to_owned());
+    }
+    rig.settle();
+    let before = Arc::clone(&rig.snapshot.fleet);
+    rig.alive.remove(B);
+    rig.pass(INTERVAL * 3);
+    let after = Arc::clone(&rig.snapshot.fleet);
+    assert_eq!(rig.routable(), [A]);
+    assert!(Arc::ptr_eq(&before.pools[0], &after.pools[0]));
+    assert!(Arc::ptr_eq(&before.pools[1].registered, &after.pools[1].registered));
+    assert!(!Arc::ptr_eq(&before.pools[1].members, &after.pools[1].members));
+    assert_ne!(before.readiness.body, after.readiness.body);
+    rig.alive.insert(B.to_owned());
+    rig.pass(INTERVAL * 2);
+    let page = rig.snapshot.fleet.models.body.clone();
+    assert_eq!(page, before.models.body);
+    rig.call("PUT", &format!("/workers/{}", A.replace(':', "%3A").replace('/', "%2F")), r#"{"priority":7}"#);
+    let unchanged = &rig.snapshot.fleet.models.body;
+    assert_eq!(unchanged.as_ptr(), page.as_ptr(), "a page is made anew only when it shows something else");
+}
+
+#[test]
+fn a_worker_that_weighs_something_else_is_never_off_its_board() {
+    let mut rig = Rig::ready(&[A]);
+    let board = Arc::clone(&rig.snapshot.fleet.pools[0].board);
+    let mut orders = Vec::new();
+    let (reply, _answer) = oneshot::channel();
+    let call = fleet::admin::AdminCall {
+        method: "PUT".into(),
+        path: format!("/workers/{}", A.replace(':', "%3A").replace('/', "%2F")).into(),
+        query: None,
+        body: bytes::Bytes::from_static(br#"{"priority":100}"#),
+        request_id: "req-1".into(),
+        reply,
+    };
+    rig.state.apply(Event::Admin(call), rig.now, &mut orders);
+    let snapshot = rig.state.publication(rig.now).expect("it weighs something else");
+    assert_eq!(board.present(), 1);
+    assert_eq!(snapshot.fleet.workers.get(0).expect("registered").weight.ratio(), 2.0);
 }

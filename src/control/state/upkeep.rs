@@ -45,6 +45,7 @@ impl State {
             let bounds = model.lengths.take_bounds(pool.map_or(0, |pool| pool.members.len()));
             if *bounds != *model.bounds {
                 model.bounds = bounds.into();
+                self.publisher.touch_model(name);
                 has_moved = true;
             }
         }

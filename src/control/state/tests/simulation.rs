@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use engine::metrics::Page;
 use fleet::cell::WorkerCells;
 use fleet::report::Report;
 use fleet::tree::HolderId;
@@ -12,13 +13,14 @@ use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
 use crate::control::event::Event;
+use crate::control::publish::Rings;
 use crate::control::rig::Reply;
 use crate::control::rig::Rig;
 use crate::control::rig::answer;
 use crate::control::rig::config;
 use crate::control::stats::Health;
 
-const SEEDS: u64 = 64;
+const SEEDS: u64 = 256;
 const STEPS: u32 = 500;
 const URLS: u32 = 6;
 
@@ -31,6 +33,8 @@ struct Simulation {
     flights: Vec<Arc<WorkerCells>>,
     /// Every registration ever seen.
     uuids: BTreeSet<uuid::Uuid>,
+    /// Of the snapshot that was checked last.
+    version: u64,
     generations: BTreeSet<u32>,
 }
 
@@ -45,6 +49,7 @@ impl Simulation {
             waiting: Vec::new(),
             flights: Vec::new(),
             uuids: BTreeSet::new(),
+            version: 0,
             generations: BTreeSet::new(),
         }
     }
@@ -56,13 +61,14 @@ impl Simulation {
     }
 
     fn step(&mut self) {
-        match self.rng.random_range(0..12) {
+        match self.rng.random_range(0..14) {
             0 => self.admin(),
             1 | 2 => self.toggle(),
             3..=6 => self.services(),
             7 | 8 => self.place(),
             9 => self.fly(),
             10 => self.fail(),
+            11 | 12 => self.compute(),
             _ => {
                 let millis = self.rng.random_range(1..60_000);
                 self.rig.now += Duration::from_millis(millis);
@@ -74,25 +80,44 @@ impl Simulation {
     fn admin(&mut self) {
         let url = self.url();
         let escaped = url.replace(':', "%3A").replace('/', "%2F");
-        let (method, target, body) = match self.rng.random_range(0..10) {
+        let (method, target, body) = match self.rng.random_range(0..11) {
             0 | 1 => ("POST", format!("/add_worker?url={escaped}"), String::new()),
-            2 | 3 => ("POST", "/workers".to_owned(), format!(r#"{{"url":"{url}"}}"#)),
+            2 | 3 => {
+                let policies =
+                    ["random", "consistent_hashing", "session", "bucket", "least_load", "cache_aware"];
+                let policy = policies[self.rng.random_range(0..policies.len())];
+                let body = format!(
+                    r#"{{"url":"{url}","priority":{},"labels":{{"policy":"{policy}"}}}}"#,
+                    self.priority()
+                );
+                ("POST", "/workers".to_owned(), body)
+            }
             4 => ("POST", format!("/remove_worker?url={escaped}"), String::new()),
             5 => ("DELETE", format!("/workers/{escaped}"), String::new()),
             6 => ("PUT", format!("/workers/{escaped}"), r#"{"disable_health_check":true}"#.to_owned()),
             7 => ("PUT", format!("/workers/{escaped}"), r#"{"disable_health_check":false}"#.to_owned()),
-            8 => ("POST", "/flush_cache".to_owned(), String::new()),
+            8 => {
+                let body = format!(r#"{{"priority":{}}}"#, self.priority());
+                ("PUT", format!("/workers/{escaped}"), body)
+            }
+            9 => ("POST", "/flush_cache".to_owned(), String::new()),
             _ => ("GET", "/get_loads".to_owned(), String::new()),
         };
         let reply = self.rig.send(method, &target, &body);
         self.waiting.push(reply);
     }
 
+    /// Half of the workers weigh the same.
+    fn priority(&mut self) -> u32 {
+        if self.rng.random() { 50 } else { self.rng.random_range(1..200) }
+    }
+
     fn toggle(&mut self) {
         let url = self.url();
         if !self.rig.alive.remove(&url) {
-            let model = format!("m{}", self.rng.random_range(0..3));
-            self.rig.models.insert(url.clone(), model);
+            let [first, second] = [(); 2].map(|()| self.rng.random_range(0..3));
+            // Twice the same name is one model.
+            self.rig.models.insert(url.clone(), format!("m{first},m{second}"));
             self.rig.alive.insert(url);
         }
     }
@@ -128,6 +153,24 @@ impl Simulation {
         }
     }
 
+    /// An engine works, restarts, or stops telling.
+    fn compute(&mut self) {
+        let url = self.url();
+        let counted = match self.rng.random_range(0..4) {
+            0 => {
+                self.rig.pages.remove(&url);
+                return;
+            }
+            1 => 0.0,
+            _ => self.rig.pages.get(&url).and_then(|page| page.marks.counters[0]).unwrap_or(0.0) + 1.0,
+        };
+        let mut page = Page::default();
+        page.load.running = Some(self.rng.random_range(0..9));
+        page.marks.has_page = true;
+        page.marks.counters[0] = Some(counted);
+        self.rig.pages.insert(url, page);
+    }
+
     fn fail(&mut self) {
         let Some(worker) = self.rig.members().first().map(|worker| Arc::clone(worker)) else { return };
         worker.cells.fail();
@@ -137,6 +180,8 @@ impl Simulation {
     fn check(&mut self) {
         let fleet = &self.rig.snapshot.fleet;
         let registry = &self.rig.state.registry;
+        let is_new = std::mem::replace(&mut self.version, self.rig.snapshot.version) != self.version;
+        self.rig.state.check_fleet(if is_new { Rings::Compared } else { Rings::Left });
         assert!(fleet.pools.is_sorted_by(|a, b| a.model < b.model), "pools are ordered and unique");
         for member in self.rig.members() {
             assert!(fleet.worker(member.id).is_some_and(|worker| Arc::ptr_eq(worker, member)));
@@ -152,6 +197,12 @@ impl Simulation {
             let is_new = self.uuids.insert(entry.uuid);
             assert_eq!(is_new, self.generations.insert(entry.id.generation), "ids are given once, together");
             assert!(!entry.is_under_way || entry.due.is_none(), "one check at a time");
+            let is_polled = entry.polling.due.is_some() || entry.polling.is_under_way;
+            assert!(entry.polling.due.is_none() || !entry.polling.is_under_way, "one poll at a time");
+            assert!(is_polled || !entry.is_routable(), "a worker that nobody will ever poll again");
+            assert!(entry.polling.due.is_none() || entry.is_routable(), "a poll of who gets no requests");
+            let load = entry.cells.engine_load();
+            assert!(load.is_none() || entry.is_routable(), "a load of who gets no requests");
         }
         let is_stuck = |entry: &crate::control::worker::Entry| {
             entry.due.is_none() && !entry.is_under_way && !entry.spec.checks.disabled
