@@ -72,6 +72,7 @@ pub(crate) struct FleetConfig {
     pub(crate) prefix_bytes_max: usize,
     pub(crate) blocks_per_holder_max: usize,
     pub(crate) eviction_interval: Duration,
+    pub(crate) load_monitor_interval: Option<Duration>,
     pub(crate) worker_failures_max: u32,
     pub(crate) shutdown_grace: Duration,
 }
@@ -288,6 +289,9 @@ fn fleet_config(flags: &LaunchFlags, rules: Rules) -> Result<FleetConfig, Failur
         prefix_bytes_max: bytes("--prefix-memory", &routing.prefix_memory)?,
         blocks_per_holder_max: routing.max_tree_size.div_ceil(BLOCK_BYTES),
         eviction_interval: seconds("--eviction-interval", routing.eviction_interval)?,
+        load_monitor_interval: (workers.load_monitor_interval > 0)
+            .then(|| seconds("--load-monitor-interval", workers.load_monitor_interval))
+            .transpose()?,
         worker_failures_max: workers.max_worker_retries,
         shutdown_grace: Duration::from_secs(flags.limits.shutdown_grace_period_secs.min(SECONDS_MAX)),
     })

@@ -38,8 +38,6 @@ use crate::metrics;
 use crate::metrics::Sources;
 use crate::services;
 
-/// How often engines are asked what they are busy with.
-const LOAD_MONITOR_INTERVAL: Duration = Duration::from_secs(10);
 /// How long shards may take to end once they have been told to stop.
 const STOP_WAIT: Duration = Duration::from_secs(2);
 /// Pause between two looks at whether they have.
@@ -212,7 +210,7 @@ fn control_config(
         prefix_bytes_max: fleet.prefix_bytes_max,
         blocks_per_holder_max: fleet.blocks_per_holder_max,
         eviction_interval: fleet.eviction_interval,
-        load_monitor_interval: Some(LOAD_MONITOR_INTERVAL),
+        load_monitor_interval: fleet.load_monitor_interval,
         worker_failures_max: fleet.worker_failures_max,
         shutdown_grace: fleet.shutdown_grace,
         version: env!("CARGO_PKG_VERSION"),

@@ -67,6 +67,9 @@ pub(crate) struct WorkerFlags {
     /// Longest pause between two checks of a worker that is starting, in seconds
     #[arg(long, default_value_t = 30, value_name = "SECONDS")]
     pub(crate) worker_startup_check_interval: u64,
+    /// Pause between two polls of what an engine is busy with, in seconds; 0 for none
+    #[arg(long, default_value_t = 10, value_name = "SECONDS")]
+    pub(crate) load_monitor_interval: u64,
     /// Failed connects in a row after which a worker is removed
     #[arg(long, default_value_t = 3, value_name = "N")]
     pub(crate) max_worker_retries: u32,

@@ -15,6 +15,7 @@ use fleet::stats::ModelStats;
 use fleet::stats::StatsShape;
 
 use crate::control::limits::MODELS_MAX;
+use crate::control::state::engine_cost::EngineCosts;
 
 /// Model of workers that do not say what they serve, and of names beyond [`MODELS_MAX`].
 pub(crate) const UNKNOWN_MODEL: &str = "unknown";
@@ -33,6 +34,8 @@ pub(crate) struct Model {
     pub(crate) bounds: Arc<[u32]>,
     /// Workers that serve it.
     pub(crate) workers: usize,
+    /// What its workers' engines count as on its board.
+    pub(crate) engine_costs: EngineCosts,
 }
 
 /// Every model name ever served, so that counters never go back and a rotation never restarts.
@@ -53,6 +56,11 @@ impl Models {
     /// The lasting part of `name`'s pool, which must have been admitted.
     pub(crate) fn get(&self, name: &str) -> &Model {
         self.by_name.get(name).expect("a worker's model names are admitted when it is described")
+    }
+
+    /// As [`Models::get`], to change it.
+    pub(crate) fn get_mut(&mut self, name: &str) -> &mut Model {
+        self.by_name.get_mut(name).expect("a worker's model names are admitted when it is described")
     }
 
     /// Counts one more worker of `name`, and returns that name, or the one it is served under because there are too
@@ -101,6 +109,7 @@ impl Models {
             lengths: Arc::default(),
             bounds: Arc::from([]),
             workers: 0,
+            engine_costs: EngineCosts::default(),
         }
     }
 

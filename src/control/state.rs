@@ -40,6 +40,7 @@ use crate::control::stats::Health;
 use crate::control::task::Task;
 
 mod calls;
+pub(crate) mod engine_cost;
 mod loads;
 pub(crate) mod members;
 pub(crate) mod start;

@@ -29,6 +29,7 @@ use crate::control::config::HealthConfig;
 use crate::control::limits::ADDRESSES_MAX;
 use crate::control::limits::CHECK_INTERVAL_MIN;
 use crate::control::poll::Polling;
+use crate::control::state::engine_cost::EngineCost;
 use crate::control::stats::Health;
 use crate::control::task::Lookup;
 use crate::control::task::Target;
@@ -110,6 +111,8 @@ pub(crate) struct Entry {
     /// Models it serves, the main one first; empty until it was described.
     pub(crate) models: Vec<Box<str>>,
     pub(crate) cells: Arc<WorkerCells>,
+    /// What its engine counts as on the boards of its models.
+    pub(crate) engine_costs: Vec<EngineCost>,
     /// As something to call.
     pub(crate) target: Arc<Target>,
     /// As shards see it.
@@ -179,6 +182,7 @@ impl Entry {
             waiting: None,
             metadata: Box::default(),
             models: Vec::new(),
+            engine_costs: Vec::new(),
             target: target(&spec),
             published: Arc::new(published(id, &spec, addresses, &cells, SmallVec::new())),
             cells,

@@ -25,10 +25,13 @@ impl State {
             Some(interval) => {
                 let interval = interval.max(limits::POLL_INTERVAL_MIN);
                 self.registry.schedule_poll(id, Some(poll::next_moment(id.index, interval, now)));
+                let known = self.registry.get(id).and_then(|entry| entry.cells.engine_load());
+                self.weigh_engine(id, known);
             }
             None => {
                 entry.cells.set_engine_load(None);
                 self.registry.schedule_poll(id, None);
+                self.forget_engine_cost(id);
             }
         }
     }
@@ -49,7 +52,8 @@ impl State {
         }
         entry.polling.endpoints = polled.endpoints;
         // A poll that failed makes the load unknown: an old number would draw requests to a worker in trouble.
-        entry.cells.set_engine_load(polled.load.map(|load| cell_load(load, now)));
+        let load = polled.load.map(|load| cell_load(load, now));
+        entry.cells.set_engine_load(load);
         let counter = if polled.load.is_some() {
             &self.stats.polls_passed_total
         } else {
@@ -69,6 +73,7 @@ impl State {
             self.forget_placements(id);
         }
         self.watch_load(id, now);
+        self.weigh_engine(id, load);
     }
 }
 

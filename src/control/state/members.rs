@@ -272,9 +272,14 @@ impl State {
                 orders.push(Order::Reply { to, reply: legacy::added(&entry.spec.url.text) });
             }
         }
+        let has_other_models = self.registry.get(id).is_some_and(|entry| entry.models != before);
         self.models.release(&before);
         self.touch(id);
         self.watch_load(id, now);
+        if has_other_models {
+            let known = self.registry.get(id).and_then(|entry| entry.cells.engine_load());
+            self.weigh_engine(id, known);
+        }
         self.schedule_check(id, now);
     }
 

@@ -5,10 +5,14 @@ use std::time::Duration;
 use engine::incarnation::Marks;
 use engine::load::EngineLoad;
 use engine::metrics::Page;
+use fleet::board::REQUEST_COST;
+use fleet::rules::Policy;
+use fleet::snapshot::Claim;
 use fleet::tree::HolderId;
 
 use super::A;
 use super::B;
+
 use super::SECOND;
 use super::placed;
 use crate::control::event::Event;
@@ -16,7 +20,10 @@ use crate::control::poll::Endpoints;
 use crate::control::poll::Place;
 use crate::control::rig::POLL_INTERVAL;
 use crate::control::rig::Rig;
+use crate::control::rig::config;
 use crate::control::task::Task;
+
+const C: &str = "http://10.0.0.3:8000";
 
 fn page(running: u32, prompt_tokens: f64) -> Page {
     let load =
@@ -63,6 +70,40 @@ fn a_failed_poll_makes_the_load_unknown() {
     rig.pages.clear();
     rig.pass(POLL_INTERVAL);
     assert_eq!(load(&rig, A), None);
+}
+
+/// What engines count as on the board of the only model.
+fn costs(rig: &Rig) -> Vec<Option<u32>> {
+    let fleet = &rig.snapshot.fleet;
+    [A, B, C].iter().map(|url| fleet.pools[0].board.cost(rig.id(url).index)).collect()
+}
+
+#[test]
+fn engines_count_under_policies_that_weigh_them_and_unknown_is_the_mean() {
+    let mut config = config(&[A, B, C]);
+    config.rules.default = Policy::PowerOfTwo;
+    let mut rig = Rig::new(config);
+    for url in [A, B, C] {
+        rig.alive.insert(url.to_owned());
+    }
+    rig.pages.insert(A.to_owned(), page(2, 1.0));
+    rig.pages.insert(B.to_owned(), page(4, 1.0));
+    rig.pass(POLL_INTERVAL * 3);
+    assert_eq!(costs(&rig), [Some(2 * REQUEST_COST), Some(4 * REQUEST_COST), Some(3 * REQUEST_COST)]);
+    // The gateway's own requests are not counted twice.
+    let worker = std::sync::Arc::clone(rig.snapshot.fleet.worker(rig.id(A)).expect("registered"));
+    worker.begin(&Claim::default());
+    rig.pass(POLL_INTERVAL);
+    assert_eq!(costs(&rig)[0], Some(2 * REQUEST_COST), "one of two is ours");
+    worker.end(&Claim::default(), false);
+    // A worker that leaves takes its cost along.
+    let board = std::sync::Arc::clone(&rig.snapshot.fleet.pools[0].board);
+    for url in [A, B, C] {
+        let id = rig.id(url);
+        let (state, now) = (&mut rig.state, rig.now);
+        state.remove(id, now, &mut Vec::new());
+    }
+    assert_eq!(board.total(), 0);
 }
 
 #[test]
