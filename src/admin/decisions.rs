@@ -59,6 +59,7 @@ struct Weighed<'a> {
     cost: u32,
     matched: u16,
     last_chosen: u32,
+    held_blocks: u32,
 }
 
 #[derive(Serialize)]
@@ -162,5 +163,6 @@ fn weighed<'a>(state: &'a State, candidate: &Candidate) -> Weighed<'a> {
         cost: candidate.cost,
         matched: candidate.matched,
         last_chosen: candidate.last_chosen,
+        held_blocks: candidate.held_blocks,
     }
 }

@@ -245,11 +245,13 @@ impl State {
     }
 
     fn placed(&mut self, worker: WorkerId, blocks: &[u64], now: Duration) {
-        if self.registry.get(worker).is_some_and(|entry| entry.health() == Health::Ready) {
-            // The tick is in seconds since the start, as shards count them.
-            self.tree.insert(blocks, HolderId(worker.index), now.as_secs() as u32);
-            self.changed(News::Tree);
-        }
+        let Some(entry) = self.registry.get(worker).filter(|entry| entry.health() == Health::Ready) else {
+            return;
+        };
+        // The tick is in seconds since the start, as shards count them.
+        self.tree.insert(blocks, HolderId(worker.index), now.as_secs() as u32);
+        entry.cells.set_held_blocks(self.tree.holder_blocks(HolderId(worker.index)));
+        self.changed(News::Tree);
     }
 
     fn tick(&mut self, requests_active: u64, now: Duration, orders: &mut Vec<Order>) {

@@ -119,6 +119,35 @@ fn an_answer_is_continued_where_it_is() {
     }
 }
 
+/// The id comes in the first event, which may come after the head.
+#[test]
+fn an_answer_that_is_streamed_is_continued_too() {
+    let workers: Vec<Worker> = (0..4).map(|_| Worker::manual()).collect();
+    let gateway = start(binary().flag("--policy", "cache_aware"), &workers);
+    let begin = |body: &str| {
+        let mut client = gateway.client();
+        client.send(&Request::json("/v1/responses", body).bytes());
+        let found = wait::some("the request at a worker", || {
+            workers.iter().enumerate().find_map(|(at, worker)| Some((at, worker.exchange_now()?)))
+        });
+        (client, found)
+    };
+    for n in 0..8 {
+        let (mut client, (at, mut exchange)) =
+            begin(&format!(r#"{{"model":"mock","stream":true,"input":"{n} to begin with"}}"#));
+        exchange.open_stream();
+        assert_eq!(client.head().0, 200);
+        exchange.event(&format!(r#"{{"type":"response.created","response":{{"id":"resp_{n}"}}}}"#));
+        assert!(client.event().is_some());
+        exchange.close_stream();
+        let (mut client, (again, exchange)) =
+            begin(&format!(r#"{{"model":"mock","previous_response_id":"resp_{n}","input":"and on"}}"#));
+        assert_eq!(again, at);
+        exchange.answer("{}");
+        assert_eq!(client.response().status, 200);
+    }
+}
+
 #[test]
 fn a_label_decides_on_the_policy_of_its_model() {
     let (a, b, c) = (Worker::answering_as("one"), Worker::answering_as("one"), Worker::answering_as("two"));
@@ -164,6 +193,8 @@ fn a_reason_is_told_to_who_asks_and_may_know() {
     let first = gateway.ask(&wants(chat(&text)));
     let said = first.headers.get("x-ringway-route").expect("a reason").to_owned();
     assert!(said.starts_with("policy=cache_aware; reason=least_load; worker=http://"), "{said}");
+    // The other shard knows once control has published it.
+    wait::until("the placement is published", || gateway.metrics().sum("smg_prefix_tree_blocks", &[]) > 0.0);
     let second = gateway.ask(&wants(chat(&text)));
     let said = second.headers.get("x-ringway-route").expect("a reason");
     assert!(said.contains("reason=prefix"), "{said}");

@@ -96,6 +96,8 @@ pub struct WorkerCells {
     failures_in_a_row: AtomicU32,
     /// Sticky keys that belong to it.
     keys: AtomicU32,
+    /// Blocks of prompts that it is known to hold.
+    held_blocks: AtomicU32,
     engine_load: EngineLoadCell,
 }
 
@@ -117,6 +119,23 @@ impl WorkerCells {
     #[inline]
     pub fn load(&self) -> u32 {
         self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Counts blocks that the worker is about to hold.
+    #[inline]
+    pub fn gain_blocks(&self, blocks: u32) {
+        self.held_blocks.fetch_add(blocks, Ordering::Relaxed);
+    }
+
+    /// Says how many blocks the worker holds by the prefix tree. Only control may call this.
+    pub fn set_held_blocks(&self, blocks: u64) {
+        self.held_blocks.store(u32::try_from(blocks).unwrap_or(u32::MAX / 2), Ordering::Relaxed);
+    }
+
+    /// Blocks of prompts that the worker is known to hold.
+    #[inline]
+    pub fn held_blocks(&self) -> u32 {
+        self.held_blocks.load(Ordering::Relaxed)
     }
 
     /// Counts a key that was assigned to this worker.

@@ -45,6 +45,8 @@ pub enum Role {
     Drawn,
     /// The ring, or a range of lengths, gives it the request.
     Placed,
+    /// It has about as little to do as the least loaded.
+    Spare,
 }
 
 /// A worker that was weighed.
@@ -60,6 +62,8 @@ pub struct Candidate {
     pub role: Role,
     /// The shard's turn at which it was chosen last; 0 for never.
     pub last_chosen: u32,
+    /// Blocks of any prompts that it is known to hold; only where that is weighed.
+    pub held_blocks: u32,
 }
 
 /// Everything a decision was made from. The decision is a function of this and of the policy's settings alone.
@@ -138,10 +142,10 @@ pub struct Decision {
 }
 
 /// Words of a record.
-const WORDS: usize = 48;
+const WORDS: usize = 56;
 /// Where parts of a record stand in it.
 const CANDIDATES_AT: usize = 9;
-const SAMPLES_AT: usize = CANDIDATES_AT + 2 * CANDIDATES_MAX;
+const SAMPLES_AT: usize = CANDIDATES_AT + 3 * CANDIDATES_MAX;
 const _: () = assert!(SAMPLES_AT + SAMPLES_MAX.div_ceil(2) <= WORDS);
 
 /// The last decisions of one shard. One thread writes; any may read.
@@ -233,11 +237,12 @@ impl Decision {
             cell.store(word, Relaxed);
         }
         for (cells, candidate) in
-            record[CANDIDATES_AT..].chunks(2).zip(candidates.iter().take(CANDIDATES_MAX))
+            record[CANDIDATES_AT..].chunks(3).zip(candidates.iter().take(CANDIDATES_MAX))
         {
             let what = u32::from(candidate.matched) | (candidate.role as u32) << 16;
             cells[0].store(join(candidate.worker, candidate.cost), Relaxed);
             cells[1].store(join(what, candidate.last_chosen), Relaxed);
+            cells[2].store(u64::from(candidate.held_blocks), Relaxed);
         }
         for (cell, pair) in record[SAMPLES_AT..].iter().zip(self.samples.chunks(2)) {
             cell.store(join(pair[0], pair.get(1).copied().unwrap_or(0)), Relaxed);
@@ -253,16 +258,11 @@ impl Decision {
         let (members, samples_len) = split(words[8]);
         let candidate = |cells: &[u64]| {
             let ((worker, cost), (what, last_chosen)) = (split(cells[0]), split(cells[1]));
-            Some(Candidate {
-                worker,
-                cost,
-                matched: what as u16,
-                role: Role::from_number(what >> 16)?,
-                last_chosen,
-            })
+            let (matched, role) = (what as u16, Role::from_number(what >> 16)?);
+            Some(Candidate { worker, cost, matched, role, last_chosen, held_blocks: cells[2] as u32 })
         };
         let count = ((counts >> 24) as usize).min(CANDIDATES_MAX);
-        let candidates = words[CANDIDATES_AT..].chunks(2).take(count).filter_map(candidate).collect();
+        let candidates = words[CANDIDATES_AT..].chunks(3).take(count).filter_map(candidate).collect();
         let samples = words[SAMPLES_AT..].iter().flat_map(|&word| <[u32; 2]>::from(split(word)));
         Some(Self {
             at_us: words[1],
@@ -330,6 +330,7 @@ numbered! { Role:
     Turn "turn",
     Drawn "drawn",
     Placed "placed",
+    Spare "spare",
 }
 
 numbered! { Reason:

@@ -26,8 +26,10 @@ const REFRESH_TICKS: u32 = 8;
 /// Holders looked at in one decision, over all prefixes of the prompt: of a prefix that hundreds hold, any of a few
 /// drawn ones is as good.
 const HOLDERS_LOOKED_AT_MAX: usize = 48;
-/// Holders of one prefix that are weighed; the other candidates are the key's worker and the least loaded.
-const HOLDERS_WEIGHED_MAX: usize = 5;
+/// Holders of one prefix that are weighed; the other candidates are the key's worker, the least loaded and some about as light.
+const HOLDERS_WEIGHED_MAX: usize = 4;
+/// Members looked at beside the least loaded for room in their caches: all of a small pool.
+const SPARES_MAX: usize = 4;
 /// Bytes of known prompt that are worth one more request in front: computing 16 KiB takes an engine about as long as
 /// a request among others delays it.
 const SLACK_BYTES_PER_REQUEST: usize = 16 * 1024;
@@ -58,6 +60,7 @@ impl Replica {
         let admits = |blocks: usize, cost: u32| cost <= balanced.min(bound.max(slack(blocks)));
         self.offer_holders(scene, &trail, admits);
         self.offer_with_held(scene, &trail, least.index);
+        self.offer_spares(scene, least.cost);
         // The key's worker was offered before the trail was known to matter.
         for (candidate, tick) in self.evidence.candidates.iter_mut().zip(&mut self.ticks) {
             if candidate.role == Role::Key {
@@ -66,6 +69,31 @@ impl Replica {
             }
         }
         key
+    }
+
+    /// Some workers that are about as light as the least loaded, with what each holds: a new prompt should go where
+    /// there is most room in the cache, since its conversation will stay there.
+    fn offer_spares(&mut self, scene: &Scene<'_, '_>, min: u32) {
+        let fleet = &scene.snapshot.fleet;
+        let members = &scene.pool.members;
+        let begin = if members.len() > SPARES_MAX { self.rng.random_range(0..members.len()) } else { 0 };
+        for look in 0..members.len().min(SPARES_MAX) {
+            // Of many members, a few far apart.
+            let at = (begin + look * (members.len() / SPARES_MAX).max(1)) % members.len();
+            let is_spare =
+                scene.cost(members[at]).is_some_and(|cost| cost <= min.saturating_add(REQUEST_COST));
+            let is_known = self.evidence.candidates.iter().any(|candidate| candidate.worker == members[at]);
+            if is_spare && !is_known {
+                self.offer(scene, members[at], Role::Spare, 0, 0);
+            }
+        }
+        for candidate in &mut self.evidence.candidates {
+            if let (Role::Spare | Role::Least, Some(worker)) =
+                (candidate.role, fleet.workers.get(candidate.worker))
+            {
+                candidate.held_blocks = worker.cells.held_blocks();
+            }
+        }
     }
 
     pub(crate) fn gather_work(&mut self, scene: &Scene<'_, '_>) -> u64 {

@@ -11,6 +11,9 @@ use fleet::rules::CacheAware;
 use fleet::rules::Policy;
 use fleet::snapshot::prefill_work;
 
+/// Blocks in a cache that are as good as none: 8 KiB.
+const HELD_BLOCKS_FEW: u32 = 64;
+
 /// The chosen candidate's position and the reason; none when there is no candidate.
 pub fn decide(policy: &Policy, evidence: &Evidence) -> Option<(usize, Reason)> {
     let first = evidence.candidates.first()?;
@@ -36,7 +39,7 @@ pub fn decide(policy: &Policy, evidence: &Evidence) -> Option<(usize, Reason)> {
 /// Why a candidate that needed no weighing was chosen.
 fn reason_of(role: Role) -> Reason {
     match role {
-        Role::Least => Reason::LeastLoad,
+        Role::Least | Role::Spare => Reason::LeastLoad,
         Role::Holder | Role::Recent => Reason::Prefix,
         Role::Key => Reason::Key,
         Role::Pinned => Reason::Pinned,
@@ -86,7 +89,22 @@ fn affine(config: &CacheAware, evidence: &Evidence) -> Option<(usize, Reason)> {
     }
     let is_spread = is_spread && share(evidence, evidence.known) > config.cache_threshold;
     let reason = if is_spread { Reason::Spread } else { Reason::LeastLoad };
-    position(evidence, Role::Least).or(best).map(|at| (at, reason))
+    roomiest(evidence).or(best).map(|at| (at, reason))
+}
+
+/// Of the least loaded worker and those about as light: who has less to do among those who hold least.
+fn roomiest(evidence: &Evidence) -> Option<usize> {
+    let light = || {
+        let is_light = |&at: &usize| matches!(evidence.candidates[at].role, Role::Least | Role::Spare);
+        (0..evidence.candidates.len()).filter(is_light)
+    };
+    let least_held = light().map(|at| evidence.candidates[at].held_blocks).min()?;
+    // A little more in a cache is no reason to leave the least loaded.
+    let held_max = least_held.saturating_add(least_held / 8).saturating_add(HELD_BLOCKS_FEW);
+    light().filter(|&at| evidence.candidates[at].held_blocks <= held_max).min_by_key(|&at| {
+        let candidate = &evidence.candidates[at];
+        (candidate.cost, candidate.role != Role::Least, candidate.last_chosen)
+    })
 }
 
 /// Who would have computed the prompt first: work ahead, and what of the prompt it does not hold.

@@ -146,12 +146,15 @@ impl Replica {
             self.turn = self.turn.wrapping_add(1);
             self.last_chosen[candidate.worker as usize] = self.turn;
         }
-        if candidate.role == Role::Least {
+        if matches!(candidate.role, Role::Least | Role::Spare) {
             pool.board.take_turn(candidate.worker);
         }
         let is_news = pool.policy.reads_tree() && self.is_news(&scene, at);
         if is_news {
             self.overlay.place(request.blocks, self.published, worker.id, request.tick);
+            worker
+                .cells
+                .gain_blocks(u32::from(self.evidence.blocks - candidate.matched.min(self.evidence.blocks)));
         }
         if key != 0 && matches!(pool.policy, Policy::CacheAware(_)) {
             keys::remember(snapshot, key, worker, request.tick);
@@ -182,7 +185,7 @@ impl Replica {
     fn offer(&mut self, scene: &Scene<'_, '_>, worker: u32, role: Role, matched: usize, tick: u32) -> bool {
         let is_full = self.evidence.candidates.len() == fleet::decision::CANDIDATES_MAX;
         let Some(cost) = scene.cost(worker).filter(|_| !is_full) else { return false };
-        let is_ranked = matches!(role, Role::Holder | Role::Recent | Role::Least);
+        let is_ranked = matches!(role, Role::Holder | Role::Recent | Role::Least | Role::Spare);
         let last_chosen = if is_ranked { self.last_chosen.get(worker as usize).copied() } else { None };
         let matched = matched.min(usize::from(u16::MAX)) as u16;
         self.evidence.candidates.push(Candidate {
@@ -191,6 +194,7 @@ impl Replica {
             matched,
             role,
             last_chosen: last_chosen.unwrap_or(0),
+            held_blocks: 0,
         });
         self.ticks.push(tick);
         true

@@ -107,7 +107,8 @@ impl Passage<'_, '_, '_> {
         let explanation = self.trace.leg.as_ref().and_then(|leg| leg.explanation.as_deref());
         let request_id = &self.trace.request_id;
         encode::response_head(head, request_id, plan.delimiter, plan.connection, explanation, &mut out);
-        learn_answer(self.shard, self.trace, head.status, if decoded.is_empty() { early } else { decoded });
+        let first = if decoded.is_empty() { early } else { decoded };
+        learn_answer(self.shard, self.trace, head.status, first);
         relay.push_decoded(decoded, &mut out);
         let mut flow = relay.push(early, &mut out);
         let sent = self.client.send(self.shard, &out, b"").await;
@@ -147,7 +148,12 @@ impl Passage<'_, '_, '_> {
             let Scratch { inbound, outbound } = &mut *scratch;
             outbound.clear();
             let flow = match socket::recv(&self.upstream.stream, inbound) {
-                Ok(Received::Bytes(n)) => relay.push(&inbound[..n], outbound),
+                Ok(Received::Bytes(n)) => {
+                    if relay.bytes() == 0 {
+                        learn_answer(self.shard, self.trace, self.trace.status, &inbound[..n]);
+                    }
+                    relay.push(&inbound[..n], outbound)
+                }
                 Ok(Received::WouldBlock) => return Ok(Flow::More),
                 Ok(Received::End) | Err(_) => relay.end_of_input(outbound),
             };

@@ -112,6 +112,9 @@ impl State {
     pub(crate) fn forget_placements(&mut self, id: WorkerId) {
         if self.tree.holder_blocks(HolderId(id.index)) > 0 {
             self.tree.remove_holder(HolderId(id.index));
+            if let Some(entry) = self.registry.get(id) {
+                entry.cells.set_held_blocks(0);
+            }
             self.changed(News::Tree);
         }
     }

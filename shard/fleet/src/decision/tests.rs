@@ -13,6 +13,7 @@ fn decision(number: u32) -> Decision {
             matched: at as u16,
             role: Role::ALL[at as usize % Role::ALL.len()],
             last_chosen: number,
+            held_blocks: 7 * at,
         })
         .collect();
     Decision {

@@ -19,6 +19,19 @@ fn unknown_prompts_spread_evenly_over_idle_workers() {
 }
 
 #[test]
+fn a_new_prompt_goes_where_there_is_room_among_the_light() {
+    let mut world = World::new(3, cache_aware());
+    world.worker(0).cells.set_held_blocks(10_000);
+    world.worker(1).cells.set_held_blocks(2_000);
+    world.worker(2).cells.set_held_blocks(1_900);
+    world.load(1, 1);
+    world.load(2, 2);
+    assert_eq!(world.choose(&[50]).0, 1, "about as little in its cache as 2, which is not light");
+    world.worker(1).cells.set_held_blocks(9_500);
+    assert_eq!(world.choose(&[51]).0, 0, "full like 1, and lighter");
+}
+
+#[test]
 fn the_holder_of_the_prefix_wins_above_the_threshold_only() {
     let mut world = World::new(3, cache_aware());
     world.hold(&[1, 2, 3, 4], 2);
