@@ -112,12 +112,17 @@ impl Simulation {
         if self.rng.random() { 50 } else { self.rng.random_range(1..200) }
     }
 
+    /// Names a worker serves; twice the same name is one model.
+    fn models(&mut self) -> String {
+        let [first, second] = [(); 2].map(|()| self.rng.random_range(0..3));
+        format!("m{first},m{second}")
+    }
+
     fn toggle(&mut self) {
         let url = self.url();
         if !self.rig.alive.remove(&url) {
-            let [first, second] = [(); 2].map(|()| self.rng.random_range(0..3));
-            // Twice the same name is one model.
-            self.rig.models.insert(url.clone(), format!("m{first},m{second}"));
+            let models = self.models();
+            self.rig.models.insert(url.clone(), models);
             self.rig.alive.insert(url);
         }
     }
@@ -161,7 +166,12 @@ impl Simulation {
                 self.rig.pages.remove(&url);
                 return;
             }
-            1 => 0.0,
+            // What has restarted may serve other models.
+            1 => {
+                let models = self.models();
+                self.rig.models.insert(url.clone(), models);
+                0.0
+            }
             _ => self.rig.pages.get(&url).and_then(|page| page.marks.counters[0]).unwrap_or(0.0) + 1.0,
         };
         let mut page = Page::default();
