@@ -27,7 +27,8 @@ What the table says:
                    the best possible, which one endless cache would have (in characters, so off by a template)
   TTFT             until the first content of the stream, as the client sees it
   requests/engine  by the engines' counters; with ~ by their share of the prompt tokens, where they do not count
-  in flight        running and waiting at each engine, sampled from its gauges every --sample-ms
+  in flight        running and waiting at each engine: the most that its gauges showed, sampled every --sample-ms, and
+                   the mean, from the engine's sum of request times where it has one. Gauges may lag behind a step
 Figures are medians over the rounds; the order of the routers rotates from round to round. Errors are sums.
 Only addresses in 127.0.0.0/8 are used unless --any-address is given. A run is bounded by --requests and
 --cell-seconds for each cell; Ctrl-C ends the routers that were started and prints what was measured so far.
@@ -41,6 +42,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.parse
 
 sys.dont_write_bytecode = True
@@ -62,7 +64,7 @@ def arguments():
         "command {port}, {metrics_port}, {workers} (a word for each URL) and {workers_csv} are filled in; no shell")
     add("--trace", action="append", metavar="NAME|FILE", help="a trace; repeat [multi_turn and shared_prefix]")
     add("--concurrency", action="append", type=int, metavar="N", help="requests at a time; repeat [8]")
-    add("--requests", type=int, default=120, metavar="N", help="requests of each cell [%(default)s]")
+    add("--requests", type=int, default=144, metavar="N", help="requests of each cell [%(default)s]")
     add("--rounds", type=int, default=1, metavar="N", help="how often each cell is measured [%(default)s]")
     add("--seed", type=int, default=1, metavar="N", help="seed of the traces [%(default)s]")
     add("--baseline", metavar="NAME", help="the router that the others are compared with [the last]")
@@ -72,12 +74,12 @@ def arguments():
     shape = parser.add_argument_group("shape of the traces")
     add = shape.add_argument
     add("--max-tokens", type=int, default=2, metavar="N", help="output tokens of a request [%(default)s]")
-    add("--prefix-words", type=int, default=1200, metavar="N", help="words of a long prompt [%(default)s]")
-    add("--groups", type=int, default=12, metavar="N", help="shared_prefix: groups [%(default)s]")
+    add("--prefix-words", type=int, default=1000, metavar="N", help="words of a long prompt [%(default)s]")
+    add("--groups", type=int, default=18, metavar="N", help="shared_prefix: groups [%(default)s]")
     add("--question-words", type=int, default=20, metavar="N", help="words of a unique question [%(default)s]")
     add("--turns", type=int, default=8, metavar="N", help="multi_turn: turns of a conversation [%(default)s]")
-    add("--turn-words", type=int, default=40, metavar="N", help="multi_turn: words of a question [%(default)s]")
-    add("--answer-words", type=int, default=20, metavar="N", help="multi_turn: words of an answer [%(default)s]")
+    add("--turn-words", type=int, default=20, metavar="N", help="multi_turn: words of a question [%(default)s]")
+    add("--answer-words", type=int, default=10, metavar="N", help="multi_turn: words of an answer [%(default)s]")
     add("--hot-share", type=float, default=0.26, metavar="SHARE", help="hot_prefix: the group's share [%(default)s]")
     add("--block-words", type=int, default=32, metavar="N", help="file: words for a hash id [%(default)s]")
     add("--prompt-words-max", type=int, default=2500, metavar="N", help="file: longer prompts are cut [%(default)s]")
@@ -132,8 +134,10 @@ def measure(options, engines, router, trace, concurrency, salt):
         for engine in engines:
             engine.wait_healthy(300)
     requests = traces.make(trace, options, salt)
+    began = time.monotonic()
     try:
         unmet = router.start(engines, options.model, options.ready_seconds)
+        ready = time.monotonic() - began
         if unmet:
             say(f"{router.name} has sent nothing to {' '.join(unmet)} so far")
         engine_side.settle(engines)
@@ -157,6 +161,7 @@ def measure(options, engines, router, trace, concurrency, salt):
         "ideal": oracle.hit_rate,
         "chars": oracle.chars,
         "distinct": oracle.distinct,
+        "ready_seconds": ready,
         "figures": report.figures(answers, seconds, before, after, samples),
     }
 
@@ -179,7 +184,8 @@ def run(options, engines, cells):
                     seen = cell["figures"]
                     say(
                         f"round {number + 1} {trace} {concurrency}: {router.name} {seen['req_per_s']:.1f} req/s, "
-                        f"hit {seen['hit_rate']:.1%}, {seen['seconds']:.1f} s, {seen['failed']} failed"
+                        f"hit {seen['hit_rate']:.1%}, {seen['seconds']:.1f} s "
+                        f"after {cell['ready_seconds']:.1f} s of starting, {seen['failed']} failed"
                     )
 
 

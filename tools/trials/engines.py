@@ -7,19 +7,21 @@ import time
 import urllib.request
 
 # Names of an engine's counters and gauges: prompt tokens asked for, of those found in the cache, requests finished,
-# running, waiting. Several names are added up; none means that the engine does not tell.
+# running and waiting, seconds that requests took. Several names are added up; none means that the engine does not tell.
 DIALECTS = {
     "vllm": (
         ("vllm:prefix_cache_queries_total",),
         ("vllm:prefix_cache_hits_total",),
         ("vllm:request_success_total",),
         ("vllm:num_requests_running", "vllm:num_requests_waiting"),
+        ("vllm:e2e_request_latency_seconds_sum",),
     ),
     "sglang": (
         ("sglang:prompt_tokens_total",),
         ("sglang:cached_tokens_total",),
         ("sglang:num_requests_total",),
         ("sglang:num_running_reqs", "sglang:num_queue_reqs"),
+        ("sglang:e2e_request_latency_seconds_sum",),
     ),
     "llamacpp": (
         # llama.cpp counts the tokens it computed apart from those it found.
@@ -27,6 +29,7 @@ DIALECTS = {
         ("llamacpp:prompt_tokens_cached_total",),
         (),
         ("llamacpp:requests_processing", "llamacpp:requests_deferred"),
+        (),
     ),
 }
 FLUSHES = ("/reset_prefix_cache", "/flush_cache")
@@ -68,13 +71,13 @@ class Engine:
         return False
 
     def read(self):
-        """(prompt tokens, cached tokens, finished requests or None, in flight), since the engine's start or now."""
+        """Prompt tokens, cached tokens, finished requests, requests in flight, seconds of all; None: not told."""
         page = self.get("/metrics")
         if self.dialect is None:
             self.dialect = next((name for name in DIALECTS if f"\n{name}:" in page), None)
             if self.dialect is None:
                 raise SystemExit(f"{self.url}/metrics is of no known engine; does it need a flag?")
-        return tuple(sum(value(page, name) for name in names) if names else None for names in DIALECTS[self.dialect])
+        return tuple(total(page, names) for names in DIALECTS[self.dialect])
 
     def cache_tokens(self):
         """Tokens the prefix cache holds, if the engine says so."""
@@ -86,9 +89,14 @@ class Engine:
             return None
 
 
-def value(page, name):
-    """The sum of a metric over its labels."""
-    return sum(float(found) for found in re.findall(rf"^{re.escape(name)}(?:\{{[^}}]*\}})? (\S+)", page, re.M))
+def total(page, names):
+    """The sum of some metrics over all their labels; None if the page has none of them."""
+    found = [
+        float(value)
+        for name in names
+        for value in re.findall(rf"^{re.escape(name)}(?:\{{[^}}]*\}})? (\S+)", page, re.M)
+    ]
+    return sum(found) if found else None
 
 
 def settle(engines, seconds=30):
@@ -113,7 +121,7 @@ class Sampler(threading.Thread):
         while not self.stopping.wait(self.interval):
             for engine, samples in zip(self.engines, self.samples):
                 try:
-                    samples.append(engine.read()[3])
+                    samples.append(engine.read()[3] or 0)
                 except OSError:
                     pass  # an engine too busy to tell is asked again with the next sample
 

@@ -10,14 +10,19 @@ def figures(answers, seconds, before, after, samples):
     good = [answer for answer in sent if answer.error is None]
     ttfts = sorted(answer.ttft * 1000 for answer in good)
     totals = sorted(answer.total * 1000 for answer in good)
-    spent = [[now - then for now, then in zip(*pair) if now is not None] for pair in zip(after, before)]
-    tokens = sum(engine[0] for engine in spent)
-    cached = sum(engine[1] for engine in spent)
-    counts = [now[2] is not None for now in after]
+    spent = [
+        [None if now is None else now - (then or 0) for now, then in zip(*pair)] for pair in zip(after, before)
+    ]
+    tokens = sum(engine[0] or 0 for engine in spent)
+    cached = sum(engine[1] or 0 for engine in spent)
     # An engine that does not count its requests is given the share of them that it has of the prompt tokens.
     requests = [
-        now[2] - then[2] if is_counted else len(good) * engine[0] / max(1, tokens)
-        for now, then, engine, is_counted in zip(after, before, spent, counts)
+        len(good) * (engine[0] or 0) / max(1, tokens) if engine[2] is None else engine[2] for engine in spent
+    ]
+    # Little's law: the time that requests spent in an engine, a second, is how many of them were there.
+    # Its gauges are only as fresh as its last step, so they come second.
+    means = [
+        mean if engine[4] is None else engine[4] / seconds for (_, mean), engine in zip(samples, spent)
     ]
     return {
         "req_per_s": len(good) / seconds,
@@ -30,9 +35,9 @@ def figures(answers, seconds, before, after, samples):
         "failed": len(sent) - len(good),
         "unsent": len(answers) - len(sent),
         "requests_per_engine": requests,
-        "requests_counted": all(counts),
+        "requests_counted": all(engine[2] is not None for engine in spent),
         "in_flight_max": [highest for highest, _ in samples],
-        "in_flight_mean": [mean for _, mean in samples],
+        "in_flight_mean": means,
     }
 
 

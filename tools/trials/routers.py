@@ -120,8 +120,8 @@ def free_ports(count):
 
 def finished(engine):
     """A number that grows when the engine answers a request."""
-    tokens, _, requests, _ = engine.read()
-    return tokens if requests is None else requests
+    tokens, _, requests, *_ = engine.read()
+    return (tokens if requests is None else requests) or 0
 
 
 def probe(url, model, number):
