@@ -35,8 +35,10 @@ Only addresses in 127.0.0.0/8 are used unless --any-address is given. A run is b
 """
 
 import argparse
+import http.client
 import ipaddress
 import json
+import os
 import shlex
 import signal
 import socket
@@ -97,6 +99,9 @@ def arguments():
 
     options.trace = options.trace or ["multi_turn", "shared_prefix"]
     options.concurrency = options.concurrency or [8]
+    for trace in options.trace:
+        if trace not in traces.NAMES and not os.path.isfile(trace):
+            parser.error(f"--trace {trace}: neither a file nor one of {', '.join(traces.NAMES)}")
     if not 0 < options.requests <= REQUESTS_MAX:
         parser.error(f"--requests: from 1 to {REQUESTS_MAX}")
     if not all(0 < concurrency <= CONCURRENCY_MAX for concurrency in options.concurrency):
@@ -167,8 +172,12 @@ def measure(options, engines, router, trace, concurrency, salt):
 
 
 def run(options, engines, cells):
-    """Every cell once a round; the routers that are compared follow each other, in another order every round."""
+    """Every cell once a round; the routers that are compared follow each other, in another order every round.
+
+    Returns how many cells could not be measured because their router did not come up.
+    """
     salt = options.seed % 9000 * 10_000
+    missing = 0
     for number in range(options.rounds):
         for trace in options.trace:
             for concurrency in options.concurrency:
@@ -179,6 +188,7 @@ def run(options, engines, cells):
                         cell = measure(options, engines, router, trace, concurrency, salt)
                     except NotReady as error:
                         say(str(error))
+                        missing += 1
                         continue
                     cells.append({"round": number, **cell})
                     seen = cell["figures"]
@@ -187,6 +197,7 @@ def run(options, engines, cells):
                         f"hit {seen['hit_rate']:.1%}, {seen['seconds']:.1f} s "
                         f"after {cell['ready_seconds']:.1f} s of starting, {seen['failed']} failed"
                     )
+    return missing
 
 
 def say(text):
@@ -209,12 +220,15 @@ def main():
         say(f"{engine.url}: {engine.dialect}" + (f", its cache holds {size:,} tokens" if size else ""))
     options.model = options.model or engines[0].model()
     cells = []
-    code = 0
     try:
-        run(options, engines, cells)
+        code = int(run(options, engines, cells) > 0)
     except KeyboardInterrupt:
         say("interrupted")
         code = 130
+    except (OSError, http.client.HTTPException, subprocess.SubprocessError) as error:
+        # Without its engines a cell says nothing about its router; what was measured before still does.
+        say(f"an engine does not answer: {error}")
+        code = 1
     if not cells:
         return code or 1
     table = report.rows(cells, options.baseline)

@@ -16,6 +16,7 @@ WORDS = (
     "get here between both life being under never day same another know while last might us great old year off come "
     "since against go came right used take three"
 ).split()
+NAMES = ("multi_turn", "shared_prefix", "hot_prefix")
 # Tokens a hash id stands for in a Mooncake trace.
 MOONCAKE_BLOCK = 512
 # Grain of the oracle, in characters.
