@@ -20,6 +20,9 @@ Traces, all made from --seed:
 
 Affinity shows where the working set is larger than the cache of one engine and smaller than the sum of all, and
 where computing a prompt costs more than everything else: long prefixes, few output tokens.
+The default sizes fit two engines whose caches hold 16,384 tokens or 12 prompts each.
+Give each engine a core of its own if they share a machine (taskset): to a router a starved engine is a busy one, and
+where a conversation is placed first, it stays.
 
 What the table says:
   req/s            completed requests over the time from the first to the last
