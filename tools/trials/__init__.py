@@ -1,0 +1,1 @@
+"""The parts of routing_trials.py: traces, engines, routers, load and report."""
