@@ -180,6 +180,7 @@ fn trace(flags: &ReplayFlags) -> Result<Trace, Failure> {
             groups: flags.trace.groups,
             prefix_tokens: flags.trace.prefix_tokens,
             turns: flags.trace.turns,
+            has_keys: flags.trace.session_keys,
             seed: flags.seed,
         }));
     }

@@ -49,6 +49,9 @@ pub(crate) struct TraceFlags {
     /// Made traces: tokens of each prefix
     #[arg(long, default_value_t = 4_096, value_name = "TOKENS")]
     pub(crate) prefix_tokens: u32,
+    /// Made traces: requests name their conversation, or their group, by a session key
+    #[arg(long)]
+    pub(crate) session_keys: bool,
     /// Made traces: turns of a conversation, on average
     #[arg(long, default_value_t = 5, value_name = "N")]
     pub(crate) turns: u32,

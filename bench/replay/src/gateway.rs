@@ -22,6 +22,7 @@ use policy::Policy;
 use policy::Replica;
 use policy::Request;
 
+use crate::engine::RequestIndex;
 use crate::router::Arrival;
 use crate::router::Router;
 use crate::router::WorkerIndex;
@@ -119,7 +120,7 @@ impl Router for Gateway {
         index as WorkerIndex
     }
 
-    fn finished(&mut self, _request: &TraceRequest, worker: WorkerIndex, _now_us: u64) {
+    fn finished(&mut self, _request: RequestIndex, worker: WorkerIndex) {
         self.pool.members[worker].cells.end(0);
     }
 }

@@ -51,6 +51,8 @@ pub struct Load {
     pub prefix_tokens: u32,
     /// Turns of a conversation, on average.
     pub turns: u32,
+    /// Whether requests name themselves by a key: their conversation, or their group.
+    pub has_keys: bool,
     /// Everything drawn follows from it.
     pub seed: u64,
 }
@@ -92,7 +94,8 @@ fn multi_turn(load: &Load, random: &mut SmallRng) -> Trace {
             let answer = Segment { name: text(load.seed, texts + 1), tokens: answer_tokens };
             texts += 2;
             said.push(question);
-            requests.push(request(at_s, &said, answer_tokens));
+            let made = request(at_s, &said, answer_tokens);
+            requests.push(TraceRequest { key: load.has_keys.then_some(said[0].name), ..made });
             said.push(answer);
             at_s += f64::from(answer_tokens) / ANSWER_TOKENS_PER_S + pause_s(1.0 / THINK_S, random);
         }
@@ -114,7 +117,8 @@ fn grouped(load: &Load, hot_share: Option<f64>, random: &mut SmallRng) -> Trace 
             let prefix = Segment { name: text(load.seed ^ 1, group.into()), tokens: load.prefix_tokens };
             let question =
                 Segment { name: text(load.seed, index as u64), tokens: random.random_range(QUESTION_TOKENS) };
-            request(at_s, &[prefix, question], random.random_range(ANSWER_TOKENS))
+            let made = request(at_s, &[prefix, question], random.random_range(ANSWER_TOKENS));
+            TraceRequest { key: load.has_keys.then_some(prefix.name), ..made }
         })
         .collect();
     Trace::new(requests)
@@ -201,6 +205,7 @@ impl Default for Load {
             groups: 128,
             prefix_tokens: 4_096,
             turns: 5,
+            has_keys: false,
             seed: 1,
         }
     }

@@ -135,7 +135,7 @@ impl Simulation<'_, '_> {
 
     fn arrive(&mut self, index: RequestIndex, now_us: u64) {
         let request = &self.trace.requests()[index];
-        let worker = self.router.choose(&Arrival { request, engines: &self.engines, now_us });
+        let worker = self.router.choose(&Arrival { index, request, engines: &self.engines, now_us });
         assert!(worker < self.engines.len(), "a router chooses an engine of the fleet");
         self.placed[index] = worker;
         self.measures.arrived(index, worker, now_us);
@@ -150,12 +150,12 @@ impl Simulation<'_, '_> {
         match progress {
             Progress::FirstToken { request, .. } => {
                 self.measures.first_token(request, now_us);
-                self.router.first_token(&self.trace.requests()[request], worker, now_us);
+                self.router.first_token(request, worker);
             }
             Progress::Finished { request } => {
                 debug_assert_eq!(self.placed[request], worker, "a request stays where it was placed");
                 self.measures.finished(request, worker, now_us);
-                self.router.finished(&self.trace.requests()[request], worker, now_us);
+                self.router.finished(request, worker);
                 if matches!(self.pace, Pace::Closed { .. }) {
                     self.send_next(now_us);
                 }

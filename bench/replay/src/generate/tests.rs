@@ -65,9 +65,28 @@ fn extremes_are_made_too() {
     let none = Load { requests: 0, ..Load::default() };
     assert!(generate(&none).requests().is_empty());
     for shape in [Shape::MultiTurn, Shape::SharedPrefix, Shape::HotPrefix] {
-        let odd =
-            Load { shape, requests: 5, groups: 0, prefix_tokens: 0, turns: 0, requests_per_s: 0.0, seed: 0 };
+        let odd = Load {
+            shape,
+            requests: 5,
+            groups: 0,
+            prefix_tokens: 0,
+            turns: 0,
+            requests_per_s: 0.0,
+            has_keys: true,
+            seed: 0,
+        };
         assert_eq!(generate(&odd).requests().len(), 5);
         assert_eq!(generate(&Load { prefix_tokens: 1, groups: 1, ..odd }).requests().len(), 5);
     }
+}
+
+#[test]
+fn a_key_names_a_conversation() {
+    let trace = generate(&Load { has_keys: true, requests: 500, ..load(Shape::MultiTurn) });
+    let mut keys = std::collections::HashMap::new();
+    for request in trace.requests() {
+        assert_eq!(*keys.entry(request.blocks[0].prefix).or_insert(request.key), request.key);
+    }
+    let distinct: std::collections::HashSet<_> = keys.values().collect();
+    assert!(distinct.len() == keys.len() && keys.values().all(Option::is_some));
 }
