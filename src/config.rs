@@ -8,8 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fleet::blocks::BLOCK_BYTES;
-use policy::CacheAware;
-use policy::Policy;
+use fleet::rules::AssignmentMode;
+use fleet::rules::Bucket;
+use fleet::rules::CacheAware;
+use fleet::rules::Manual;
+use fleet::rules::Policy;
+use fleet::rules::PrefixAware;
+use fleet::rules::PrefixHash;
+use fleet::rules::Rules;
 use shard::ShardConfig;
 use shard::rt::cpu;
 use shard::rt::driver::IoDriver;
@@ -31,6 +37,12 @@ const ADMIN_MARGIN: Duration = Duration::from_secs(30);
 const PAYLOAD_BYTES_MAX: usize = 1 << 46;
 /// Most client connections of one shard.
 const CONNECTIONS_PER_SHARD_MAX: u64 = 65_536;
+/// Names that are looked for in every request at most.
+const SESSION_KEYS_MAX: usize = 8;
+/// The field of a body that names the answer which it continues.
+const ANSWER_FIELD: &str = "previous_response_id";
+/// Bytes that a token of text is taken for.
+const BYTES_PER_TOKEN: u32 = 4;
 /// Most shards: a sanity bound far above any machine's CPUs.
 const SHARDS_MAX: usize = 1024;
 
@@ -51,6 +63,8 @@ pub(crate) struct Config {
 /// What control runs by.
 #[derive(Debug)]
 pub(crate) struct FleetConfig {
+    pub(crate) rules: Rules,
+    pub(crate) bucket_adjust_interval: Duration,
     pub(crate) worker_urls: Vec<String>,
     pub(crate) health: HealthConfig,
     pub(crate) startup_timeout: Duration,
@@ -78,7 +92,7 @@ pub(crate) fn lower(flags: &LaunchFlags) -> Result<Config, Failure> {
     if flags.workers.backend != "sglang" {
         return Err(Failure::usage(format!("--backend {} is not supported yet", flags.workers.backend)));
     }
-    let policy = policy(flags)?;
+    let rules = rules(flags)?;
     let driver: IoDriver = flags.listen.io_driver.parse().map_err(Failure::usage)?;
     Ok(Config {
         listen: SocketAddr::new(
@@ -87,8 +101,8 @@ pub(crate) fn lower(flags: &LaunchFlags) -> Result<Config, Failure> {
         ),
         cpus: cpus(flags)?,
         driver,
-        shard: shard_config(flags, policy)?,
-        fleet: fleet_config(flags)?,
+        shard: shard_config(flags)?,
+        fleet: fleet_config(flags, rules)?,
         logs: LogConfig {
             level: log_level(flags)?,
             is_json: flags.logs.log_json,
@@ -102,31 +116,74 @@ pub(crate) fn lower(flags: &LaunchFlags) -> Result<Config, Failure> {
     })
 }
 
-/// A policy by name with the thresholds of the flags.
-pub(crate) fn policy(flags: &LaunchFlags) -> Result<Policy, Failure> {
-    const KNOWN_UNBUILT: [&str; 5] = ["manual", "prefix_hash", "consistent_hashing", "bucket", "least_load"];
-    let routing = &flags.routing;
+/// The settings of every policy, and the default one.
+fn rules(flags: &LaunchFlags) -> Result<Rules, Failure> {
+    let (routing, keys) = (&flags.routing, &flags.keys);
     require((0.0..=1.0).contains(&routing.cache_threshold), "--cache-threshold must be between 0 and 1")?;
     require(routing.balance_rel_threshold >= 1.0, "--balance-rel-threshold must be at least 1")?;
-    match routing.policy.as_str() {
-        "random" => Ok(Policy::Random),
-        "round_robin" => Ok(Policy::RoundRobin),
-        "power_of_two" if flags.workers.worker_urls.len() < 2 => {
-            Err(Failure::usage("--policy power_of_two needs at least 2 workers in --worker-urls"))
-        }
-        "power_of_two" => Ok(Policy::PowerOfTwo),
-        "cache_aware" => Ok(Policy::CacheAware(CacheAware {
+    let factor = routing.affinity_load_factor;
+    require(factor == 0.0 || factor >= 1.0, "--affinity-load-factor must be at least 1, or 0 for no bound")?;
+    require(keys.prefix_hash_load_factor >= 1.0, "--prefix-hash-load-factor must be at least 1")?;
+    require(keys.prefix_token_count > 0, "--prefix-token-count must be above 0")?;
+    require(keys.max_idle_secs > 0, "--max-idle-secs must be above 0")?;
+    let rules = Rules {
+        default: Policy::Random,
+        cache_aware: CacheAware {
             cache_threshold: routing.cache_threshold,
             balance_abs_threshold: routing.balance_abs_threshold,
             balance_rel_threshold: routing.balance_rel_threshold,
-        })),
-        known if KNOWN_UNBUILT.contains(&known) => {
-            Err(Failure::usage(format!("--policy {known} is not supported yet")))
+            affinity_load_factor: factor,
+        },
+        prefix_hash: PrefixHash {
+            prefix_bytes: keys.prefix_token_count.saturating_mul(BYTES_PER_TOKEN),
+            load_factor: keys.prefix_hash_load_factor,
+        },
+        manual: Manual { assignment: assignment(&keys.assignment_mode)?, max_idle_s: keys.max_idle_secs },
+        bucket: Bucket {
+            balance_abs_threshold: routing.balance_abs_threshold,
+            balance_rel_threshold: routing.balance_rel_threshold,
+        },
+        prefix_aware: PrefixAware { match_bytes_min: keys.prefix_min_match_length },
+    };
+    let name = &routing.policy;
+    let default = rules.policy(name).ok_or_else(|| {
+        Failure::usage(format!("unknown policy `{name}`: use {}", Policy::NAMES.join(", ")))
+    })?;
+    match default {
+        Policy::PowerOfTwo if flags.workers.worker_urls.len() < 2 => {
+            Err(Failure::usage("--policy power_of_two needs at least 2 workers in --worker-urls"))
         }
-        unknown => Err(Failure::usage(format!(
-            "unknown policy `{unknown}`: use random, round_robin, power_of_two or cache_aware"
+        Policy::Session if keys.session_key.is_none() => {
+            Err(Failure::usage("--policy session needs --session-key"))
+        }
+        default => Ok(Rules { default, ..rules }),
+    }
+}
+
+fn assignment(mode: &str) -> Result<AssignmentMode, Failure> {
+    match mode {
+        "random" => Ok(AssignmentMode::Random),
+        "min_load" => Ok(AssignmentMode::MinLoad),
+        "min_group" => Ok(AssignmentMode::MinGroup),
+        other => Err(Failure::usage(format!(
+            "unknown --assignment-mode `{other}`: use random, min_load or min_group"
         ))),
     }
+}
+
+/// What names a session: `--session-key` before `--affinity-keys`.
+fn session_keys(flags: &LaunchFlags) -> Result<Vec<String>, Failure> {
+    let keys = &flags.keys;
+    let names: Vec<String> = keys.session_key.iter().chain(&keys.affinity_keys).cloned().collect();
+    let is_name = |name: &String| {
+        !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"\\:,;".contains(&byte))
+    };
+    require(names.iter().all(is_name), "--session-key and --affinity-keys take names of headers or fields")?;
+    require(
+        names.len() <= SESSION_KEYS_MAX,
+        &format!("--affinity-keys takes {SESSION_KEYS_MAX} names at most"),
+    )?;
+    Ok(names)
 }
 
 fn require(holds: bool, message: &str) -> Result<(), Failure> {
@@ -173,7 +230,7 @@ fn cpus(flags: &LaunchFlags) -> Result<Vec<Option<usize>>, Failure> {
     Ok((0..shards).map(|shard| is_pinned.then(|| cpus[shard])).collect())
 }
 
-fn shard_config(flags: &LaunchFlags, policy: Policy) -> Result<ShardConfig, Failure> {
+fn shard_config(flags: &LaunchFlags) -> Result<ShardConfig, Failure> {
     let limits = &flags.limits;
     require(
         (1..=PAYLOAD_BYTES_MAX).contains(&limits.max_payload_size),
@@ -181,8 +238,11 @@ fn shard_config(flags: &LaunchFlags, policy: Policy) -> Result<ShardConfig, Fail
     )?;
     require(flags.workers.max_worker_retries > 0, "--max-worker-retries must be above 0")?;
     require(flags.workers.max_total_retries > 0, "--max-total-retries must be above 0")?;
+    let session_keys = session_keys(flags)?;
     Ok(ShardConfig {
-        policy,
+        session_headers: session_keys.iter().map(|name| name.to_ascii_lowercase()).collect(),
+        body_keys: std::iter::once(ANSWER_FIELD.to_owned()).chain(session_keys).collect(),
+        explain_routing: flags.keys.explain_routing,
         // The descriptors that the system grants may lower it at start.
         connections_max: CONNECTIONS_PER_SHARD_MAX,
         payload_bytes_max: limits.max_payload_size,
@@ -199,13 +259,18 @@ fn shard_config(flags: &LaunchFlags, policy: Policy) -> Result<ShardConfig, Fail
     })
 }
 
-fn fleet_config(flags: &LaunchFlags) -> Result<FleetConfig, Failure> {
+fn fleet_config(flags: &LaunchFlags, rules: Rules) -> Result<FleetConfig, Failure> {
     let (workers, routing, health) = (&flags.workers, &flags.routing, &flags.health);
     require(routing.max_tree_size > 0, "--max-tree-size must be above 0")?;
     require(health.health_failure_threshold > 0, "--health-failure-threshold must be above 0")?;
     require(health.health_success_threshold > 0, "--health-success-threshold must be above 0")?;
     require(health.health_check_endpoint.starts_with('/'), "--health-check-endpoint must begin with /")?;
     Ok(FleetConfig {
+        rules,
+        bucket_adjust_interval: seconds(
+            "--bucket-adjust-interval-secs",
+            flags.keys.bucket_adjust_interval_secs,
+        )?,
         worker_urls: workers.worker_urls.clone(),
         health: HealthConfig {
             failure_threshold: health.health_failure_threshold,

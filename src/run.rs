@@ -15,6 +15,7 @@ use api::error::ErrorCode;
 use arc_swap::ArcSwap;
 use fleet::admin::ADMIN_CALLS_QUEUED_MAX;
 use fleet::cell::Lifecycle;
+use fleet::decision::DecisionRing;
 use fleet::report::BATCHES_QUEUED_MAX;
 use fleet::stats::ShardStats;
 use fleet::stats::StatsShape;
@@ -82,8 +83,12 @@ pub(crate) fn start(mut config: Config) -> Result<Running, Failure> {
         connections_max(descriptors, config.cpus.len()).min(config.shard.connections_max);
 
     let shard_stats: Vec<_> = listeners.iter().map(|_| Arc::new(ShardStats::new(&shape))).collect();
-    let sources =
-        Sources { shards: shard_stats.clone(), control: state.stats(), policy: config.shard.policy.name() };
+    let decisions: Vec<_> = listeners.iter().map(|_| Arc::<DecisionRing>::default()).collect();
+    let sources = Sources {
+        shards: shard_stats.clone(),
+        control: state.stats(),
+        policy: config.fleet.rules.default.name(),
+    };
     let (reports, reports_inbox) = crossbeam_channel::bounded(BATCHES_QUEUED_MAX);
     let (admin, admin_inbox) = crossbeam_channel::bounded(ADMIN_CALLS_QUEUED_MAX);
     let (results, results_inbox) = crossbeam_channel::bounded(control::RESULTS_QUEUED_MAX);
@@ -101,6 +106,7 @@ pub(crate) fn start(mut config: Config) -> Result<Running, Failure> {
             cpu: config.cpus[index],
             listener,
             stats: Arc::clone(&shard_stats[index]),
+            decisions: Arc::clone(&decisions[index]),
             driver: driver.0,
         };
         shards.push(shard::spawn(config.shard.clone(), shared.clone(), place, start).map_err(no_thread)?);
@@ -130,7 +136,7 @@ pub(crate) fn start(mut config: Config) -> Result<Running, Failure> {
         shards = shards.len(),
         cpus = ?config.cpus,
         driver = %driver.0,
-        policy = config.shard.policy.name(),
+        policy = config.fleet.rules.default.name(),
         seed = config.shard.seed,
         start_us = start.elapsed().as_micros() as u64,
         "ringway {} listens", env!("CARGO_PKG_VERSION")
@@ -188,7 +194,8 @@ fn control_config(config: &Config, stats_shape: StatsShape) -> ControlConfig {
         shards: config.cpus.len(),
         stats_shape,
         seed: config.shard.seed,
-        policy_name: config.shard.policy.name(),
+        rules: fleet.rules,
+        bucket_adjust_interval: fleet.bucket_adjust_interval,
         worker_urls: fleet.worker_urls.clone(),
         api_key: None,
         health: fleet.health.clone(),

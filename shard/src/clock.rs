@@ -23,6 +23,11 @@ impl Clock {
         Instant::now()
     }
 
+    /// Microseconds since the start.
+    pub(crate) fn since_start_us(&self, at: Instant) -> u64 {
+        micros(self.start, at)
+    }
+
     /// Refreshes the coarse time.
     pub(crate) fn tick(&self) {
         self.coarse_ms.set(self.now().duration_since(self.start).as_millis() as u64);

@@ -46,6 +46,7 @@ pub(crate) async fn run(
     let mut last_error = None;
     loop {
         let input = Input {
+            head: outgoing.head,
             shape: outgoing.shape,
             is_json: outgoing.is_json,
             body: outgoing.body,

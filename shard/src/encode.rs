@@ -5,6 +5,7 @@ use wire::Header;
 use wire::RequestHead;
 use wire::ResponseHead;
 
+use crate::explain;
 use crate::respond;
 use crate::respond::Connection;
 
@@ -68,6 +69,7 @@ pub(crate) fn response_head(
     request_id: &str,
     delimiter: Delimiter,
     connection: Connection,
+    explanation: Option<&str>,
     out: &mut Vec<u8>,
 ) {
     respond::status_line(head.status, out);
@@ -83,6 +85,9 @@ pub(crate) fn response_head(
         }
     }
     respond::header("x-request-id", request_id, out);
+    if let Some(explanation) = explanation {
+        respond::header(explain::HEADER, explanation, out);
+    }
     match delimiter {
         Delimiter::NoBody | Delimiter::Close => {}
         Delimiter::Length(length) => respond::content_length(length, out),

@@ -19,6 +19,7 @@ mod conn;
 mod dispatch;
 mod encode;
 mod exchange;
+mod explain;
 mod finish;
 mod intake;
 mod limits;
@@ -45,10 +46,10 @@ use arc_swap::ArcSwap;
 use crossbeam_channel::Sender;
 use fleet::admin::AdminCall;
 use fleet::cell::Lifecycle;
+use fleet::decision::DecisionRing;
 use fleet::report::Report;
 use fleet::snapshot::Snapshot;
 use fleet::stats::ShardStats;
-use policy::Policy;
 
 use crate::rt::driver::IoDriver;
 use crate::state::Shard;
@@ -56,8 +57,13 @@ use crate::state::Shard;
 /// What every shard is told at start.
 #[derive(Clone, Debug)]
 pub struct ShardConfig {
-    /// How workers are chosen.
-    pub policy: Policy,
+    /// Headers, lower case, whose value says which session a request belongs to; the first present counts.
+    pub session_headers: Vec<String>,
+    /// Fields of the body that routing looks at: `previous_response_id`, then those that may stand in for the session
+    /// headers, in their order.
+    pub body_keys: Vec<String>,
+    /// Whether clients may ask why a worker was chosen (`--explain-routing`).
+    pub explain_routing: bool,
     /// Client connections of one shard; beyond it new ones are closed at once and counted.
     pub connections_max: u64,
     /// Largest request body, in bytes (`--max-payload-size`).
@@ -106,6 +112,8 @@ pub struct ShardPlace {
     pub listener: TcpListener,
     /// Its counters.
     pub stats: Arc<ShardStats>,
+    /// Where its decisions are remembered.
+    pub decisions: Arc<DecisionRing>,
     /// Its driver; [`IoDriver::Auto`] counts as io_uring here and must be resolved before.
     pub driver: IoDriver,
 }
@@ -125,8 +133,8 @@ pub fn spawn(
             rt::cpu::pin(cpu)?;
         }
         rt::driver::block_on(place.driver, || async move {
-            let ShardPlace { index, listener, stats, .. } = place;
-            let shard = Rc::new(Shard::new(index, config, shared, stats, start));
+            let ShardPlace { index, listener, stats, decisions, .. } = place;
+            let shard = Rc::new(Shard::new(index, config, shared, stats, decisions, start));
             accept::run(shard, listener).await;
         })
     })

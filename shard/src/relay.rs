@@ -6,6 +6,7 @@ mod stream;
 use std::pin::Pin;
 use std::rc::Rc;
 
+use api::endpoint::Endpoint;
 use fleet::stats::UpstreamFailure;
 use fleet::stats::status_index;
 use wire::RequestHead;
@@ -130,6 +131,23 @@ async fn broken(
     answer_error(shard, client, connection, &error, trace).await
 }
 
+/// Remembers which worker has the answer that begins with `body`, for a request that continues it.
+pub(crate) fn learn_answer(shard: &Shard, trace: &Trace<'_>, status: u16, body: &[u8]) {
+    const ID_BEGIN: &[u8] = b"\"resp_";
+    if trace.endpoint != Endpoint::Responses || status != 200 {
+        return;
+    }
+    let head = &body[..body.len().min(limits::ANSWER_ID_SEARCH_BYTES_MAX)];
+    let Some(begin) = memchr::memmem::find(head, ID_BEGIN) else { return };
+    let id = &head[begin + 1..];
+    let Some(len) = memchr::memchr(b'"', id).filter(|&len| len <= limits::ANSWER_ID_BYTES_MAX) else {
+        return;
+    };
+    if let Some(leg) = &trace.leg {
+        leg.has_answer(&id[..len], shard.clock.coarse_seconds());
+    }
+}
+
 /// How an answer is relayed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
@@ -197,7 +215,9 @@ async fn send_whole(
     trace: &mut Trace<'_>,
 ) -> Result<(), ()> {
     let mut out = shard.take_buffer();
-    encode::response_head(whole.head, &trace.request_id, whole.delimiter, connection, &mut out);
+    let explanation = trace.leg.as_ref().and_then(|leg| leg.explanation.as_deref());
+    encode::response_head(whole.head, &trace.request_id, whole.delimiter, connection, explanation, &mut out);
+    learn_answer(shard, trace, whole.head.status, whole.body);
     let mut body = whole.body;
     if body.len() <= limits::BODY_COPIED_BYTES_MAX {
         out.extend_from_slice(body);

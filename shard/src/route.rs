@@ -1,21 +1,32 @@
-//! Routing: from a request body to a worker. Not async, no lock, no allocation but for a prompt longer than any before.
+//! Routing: from a request to a worker. Not async, no lock, no allocation but for a prompt longer than any before.
 
 use std::rc::Rc;
+use std::time::Instant;
 
 use api::endpoint::PromptShape;
 use api::error::ApiError;
 use api::error::ErrorCode;
 use api::peek;
+use api::peek::PromptSpans;
+use fleet::blocks::bytes_covered;
 use fleet::blocks::hash_blocks;
+use fleet::decision;
+use fleet::decision::Decision;
 use fleet::id::WorkerId;
 use fleet::report::Report;
+use fleet::snapshot::Claim;
 use fleet::snapshot::Fleet;
 use fleet::snapshot::NoPool;
 use fleet::snapshot::Pool;
 use fleet::snapshot::Worker;
+use policy::Choice;
+use policy::Keys;
 use policy::Reason;
 use policy::Request;
+use wire::RequestHead;
 
+use crate::explain;
+use crate::limits;
 use crate::port::Ports;
 use crate::state::FleetRef;
 use crate::state::Prompt;
@@ -23,7 +34,8 @@ use crate::state::Shard;
 
 /// What routing reads.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Input<'a> {
+pub(crate) struct Input<'a, 'h> {
+    pub(crate) head: &'a RequestHead<'h>,
     pub(crate) shape: PromptShape,
     pub(crate) is_json: bool,
     pub(crate) body: &'a [u8],
@@ -35,16 +47,19 @@ pub(crate) struct Input<'a> {
 #[derive(Debug)]
 pub(crate) struct Leg {
     fleet: FleetRef,
-    worker_index: usize,
+    worker_index: u32,
     pool_index: usize,
-    shard_index: usize,
+    claim: Claim,
+    is_prompt_done: bool,
     pub(crate) reason: Reason,
     pub(crate) is_stream: bool,
+    /// Why this worker, in words, if the client may know and asked.
+    pub(crate) explanation: Option<Box<str>>,
 }
 
 impl Leg {
     pub(crate) fn worker(&self) -> &Worker {
-        match &self.fleet.workers[self.worker_index] {
+        match self.fleet.workers.get(self.worker_index) {
             Some(worker) => worker,
             // A fleet never changes and the leg was made from a worker in it.
             None => unreachable!("a leg names a worker of its own fleet"),
@@ -54,11 +69,24 @@ impl Leg {
     pub(crate) fn pool(&self) -> &Pool {
         &self.fleet.pools[self.pool_index]
     }
+
+    /// The worker has begun to answer, so it has computed the prompt.
+    pub(crate) fn prompt_done(&mut self) {
+        if !std::mem::replace(&mut self.is_prompt_done, true) {
+            self.worker().prompt_done(&self.claim);
+        }
+    }
+
+    /// Remembers the worker as the one that has the answer `id`, for a request that continues it.
+    pub(crate) fn has_answer(&self, id: &[u8], tick: u32) {
+        let key = policy::sticky_key(id, self.pool().block_seed);
+        self.fleet.sticky.assign(key, self.fleet.sticky.get(key), self.worker().id, tick);
+    }
 }
 
 impl Drop for Leg {
     fn drop(&mut self) {
-        self.worker().cells.end(self.shard_index);
+        self.worker().end(&self.claim, self.is_prompt_done);
     }
 }
 
@@ -66,51 +94,109 @@ impl Drop for Leg {
 ///
 /// # Errors
 /// 400 for a body that cannot be read, 404 for a model nobody serves, 503 when nobody can take it.
-pub(crate) fn choose(shard: &Rc<Shard>, input: &Input<'_>) -> Result<Leg, ApiError> {
+pub(crate) fn choose(shard: &Rc<Shard>, input: &Input<'_, '_>) -> Result<Leg, ApiError> {
     let mut prompt = shard.prompt.borrow_mut();
     let Prompt { spans, blocks } = &mut *prompt;
     let peeked = if input.is_json {
-        peek::peek(input.shape, input.body, spans)?
+        peek::peek(input.shape, input.body, &shard.config.body_keys, spans)?
     } else {
         peek::peek_opaque(input.body, spans)
     };
     shard.with_snapshot(|snapshot, fleet| {
         let pool_index = pool_index(&snapshot.fleet, peeked.model.as_deref())?;
         let pool = &snapshot.fleet.pools[pool_index];
+        let began = shard.clock.now();
         blocks.clear();
-        let mut prompt_bytes = 0;
-        if shard.config.policy.reads_prompt() {
+        if pool.policy.reads_prompt() {
             hash_blocks(spans.parts(input.body), pool.block_seed, blocks);
-            prompt_bytes = spans.parts(input.body).map(<[u8]>::len).sum();
         }
-        let request =
-            Request { blocks, prompt_bytes, excluded: input.excluded, tick: shard.clock.coarse_seconds() };
-        let choice = shard
-            .replica
-            .borrow_mut()
-            .choose(&shard.config.policy, snapshot, pool, &request)
-            .ok_or_else(no_workers)?;
-        choice.worker.cells.begin(shard.index);
+        let hashed = shard.clock.now();
+        let request = Request {
+            blocks,
+            prompt_bytes: spans.bytes(),
+            keys: keys(shard, input, spans),
+            excluded: input.excluded,
+            tick: shard.clock.coarse_seconds(),
+        };
+        let mut replica = shard.replica.borrow_mut();
+        let choice = replica.choose(snapshot, pool, &request).ok_or_else(no_workers)?;
+        let chosen = shard.clock.now();
+        let claim = claim(&request, &choice);
+        choice.worker.begin(&claim);
         // A second attempt looks for the same blocks again: counted once.
         if input.excluded.is_empty() {
             shard.stats.prefix_blocks_total.add(blocks.len() as u64);
             shard.stats.prefix_blocks_matched_total.add(u64::from(choice.matched_blocks));
         }
-        let stats = pool.stats.shard(shard.index);
-        stats.selections_total.add(1);
+        pool.stats.shard(shard.index).selections_total.add(1);
+        let decision = record(shard, pool, &request, &choice, replica.evidence(), [began, hashed, chosen]);
+        shard.decisions.push(&decision);
         if choice.is_news {
             let blocks = blocks.as_slice().into();
             Ports::report(shard, Report::Placed { worker: choice.worker.id, blocks });
         }
+        let explanation = explain::is_wanted(shard, input.head)
+            .then(|| explain::explanation(&snapshot.fleet, pool, &decision).into());
         Ok(Leg {
-            worker_index: choice.worker.id.index as usize,
+            worker_index: choice.worker.id.index,
             pool_index,
-            shard_index: shard.index,
+            claim,
+            is_prompt_done: false,
             reason: choice.reason,
             is_stream: peeked.stream,
+            explanation,
             fleet,
         })
     })
+}
+
+/// What the client says about where its request belongs.
+fn keys<'a>(shard: &'a Shard, input: &Input<'a, '_>, spans: &PromptSpans) -> Keys<'a> {
+    let head = input.head;
+    let bounded = |value: &&[u8]| value.len() <= limits::ROUTING_KEY_BYTES_MAX;
+    let header = |name: &str| head.header(name).filter(bounded);
+    let config = &shard.config;
+    let session = (config.session_headers.iter().enumerate())
+        .find_map(|(at, name)| header(name).or_else(|| spans.field(at + 1, input.body)));
+    Keys {
+        target: header("x-smg-target-worker"),
+        routing: header("x-smg-routing-key"),
+        session,
+        previous_answer: spans.field(0, input.body),
+        identity: ["authorization", "x-forwarded-for", "cookie"].iter().find_map(|name| header(name)),
+    }
+}
+
+/// What the request puts on its worker.
+fn claim(request: &Request<'_>, choice: &Choice<'_>) -> Claim {
+    let bytes = |bytes: usize| bytes.min(u32::MAX as usize) as u32;
+    let held = bytes_covered(choice.matched_blocks, request.prompt_bytes);
+    Claim { prompt_bytes: bytes(request.prompt_bytes), uncached_bytes: bytes(request.prompt_bytes - held) }
+}
+
+fn record(
+    shard: &Shard,
+    pool: &Pool,
+    request: &Request<'_>,
+    choice: &Choice<'_>,
+    evidence: &decision::Evidence,
+    [began, hashed, chosen]: [Instant; 3],
+) -> Decision {
+    let nanos = |from: Instant, to: Instant| (to - from).as_nanos().min(u128::from(u32::MAX)) as u32;
+    Decision {
+        at_us: shard.clock.since_start_us(chosen),
+        evidence: evidence.clone(),
+        worker: choice.worker.id.index,
+        generation: choice.worker.id.generation,
+        reason: choice.reason,
+        model_hash: pool.block_seed as u32,
+        policy: pool.policy.number(),
+        attempt: request.excluded.len().min(usize::from(u8::MAX)) as u8,
+        key: choice.key,
+        hash_ns: nanos(began, hashed),
+        choose_ns: nanos(hashed, chosen),
+        samples: decision::samples(request.blocks),
+    }
 }
 
 /// The pool of the request's model.

@@ -10,6 +10,7 @@ use api::peek::PromptSpans;
 use arc_swap::ArcSwap;
 use arc_swap::Cache;
 use fleet::cell::Lifecycle;
+use fleet::decision::DecisionRing;
 use fleet::snapshot::Fleet;
 use fleet::snapshot::Snapshot;
 use fleet::stats::ShardStats;
@@ -55,6 +56,7 @@ pub(crate) struct Shard {
     pub(crate) scratch: RefCell<Scratch>,
     pub(crate) prompt: RefCell<Prompt>,
     pub(crate) replica: RefCell<Replica>,
+    pub(crate) decisions: Arc<DecisionRing>,
     pub(crate) lifecycle: Arc<Lifecycle>,
     snapshot: RefCell<Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
     fleet: RefCell<FleetRef>,
@@ -78,6 +80,7 @@ impl Shard {
         config: ShardConfig,
         shared: Shared,
         stats: Arc<ShardStats>,
+        decisions: Arc<DecisionRing>,
         start: Instant,
     ) -> Self {
         let mut snapshot = Cache::new(shared.snapshot);
@@ -95,6 +98,7 @@ impl Shard {
             }),
             prompt: RefCell::new(Prompt::default()),
             replica: RefCell::new(Replica::new(shard_seed ^ SALT_REPLICA)),
+            decisions,
             lifecycle: shared.lifecycle,
             snapshot: RefCell::new(snapshot),
             fleet: RefCell::new(fleet),

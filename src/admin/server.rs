@@ -39,7 +39,7 @@ pub(crate) fn info(state: &State, now: Duration) -> AdminReply {
             routers_count: 1,
             workers_count: workers.len(),
             version: state.config.version,
-            policy: state.config.policy_name,
+            policy: state.config.rules.default.name(),
             shards: state.config.shards,
             uptime_secs: now.as_secs(),
             workers,

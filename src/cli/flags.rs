@@ -3,6 +3,11 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use policy::Policy;
+
+fn policy_help() -> String {
+    format!("Policy of models whose workers name none: {}", Policy::NAMES.join(", "))
+}
 
 /// Flags of `ringway launch`.
 #[derive(Args, Clone, Debug)]
@@ -13,6 +18,8 @@ pub(crate) struct LaunchFlags {
     pub(crate) workers: WorkerFlags,
     #[command(flatten)]
     pub(crate) routing: RoutingFlags,
+    #[command(flatten)]
+    pub(crate) keys: KeyFlags,
     #[command(flatten)]
     pub(crate) health: HealthFlags,
     #[command(flatten)]
@@ -72,18 +79,21 @@ pub(crate) struct WorkerFlags {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Routing")]
 pub(crate) struct RoutingFlags {
-    /// random, round_robin, power_of_two or cache_aware
-    #[arg(long, default_value = "cache_aware")]
+    #[arg(long, default_value = "cache_aware", help = policy_help())]
     pub(crate) policy: String,
     /// cache_aware: share of the prompt that must be known for affinity to decide, 0 to 1
     #[arg(long, default_value_t = 0.3, value_name = "SHARE")]
     pub(crate) cache_threshold: f32,
-    /// cache_aware: load difference, in requests, above which load decides
+    /// cache_aware: load above the least loaded worker's, in requests, above which load decides; bucket: the same in
+    /// bytes of prompt
     #[arg(long, default_value_t = 64, value_name = "REQUESTS")]
     pub(crate) balance_abs_threshold: u32,
-    /// cache_aware: load ratio above which load decides, at least 1
+    /// cache_aware, bucket: load over the least loaded worker's above which load decides, at least 1
     #[arg(long, default_value_t = 1.5, value_name = "RATIO")]
     pub(crate) balance_rel_threshold: f32,
+    /// cache_aware: load over the average up to which a known prefix or session decides, at least 1; 0 for no bound
+    #[arg(long, default_value_t = 1.5, value_name = "RATIO")]
+    pub(crate) affinity_load_factor: f32,
     /// cache_aware: seconds between two clean-ups of what is no longer read; the bounds below hold at every write
     #[arg(long, alias = "eviction-interval-secs", default_value_t = 120, value_name = "SECONDS")]
     pub(crate) eviction_interval: u64,
@@ -93,6 +103,44 @@ pub(crate) struct RoutingFlags {
     /// cache_aware: memory of the prefix tree over all workers, in bytes or with a unit such as 512MiB
     #[arg(long, default_value = "256MiB", value_name = "BYTES")]
     pub(crate) prefix_memory: String,
+}
+
+/// What requests are recognised by, and policies that go by it.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Routing keys")]
+pub(crate) struct KeyFlags {
+    /// Headers, or fields of the body, whose value names a session; the first present counts
+    #[arg(
+        long,
+        num_args = 0..,
+        value_name = "NAME",
+        default_values = ["x-session-id", "prompt_cache_key", "user"]
+    )]
+    pub(crate) affinity_keys: Vec<String>,
+    /// session: the header, or field of the body, that names a session
+    #[arg(long, value_name = "NAME")]
+    pub(crate) session_key: Option<String>,
+    /// manual: how a new key finds its worker: random, min_load or min_group
+    #[arg(long, default_value = "random", value_name = "MODE")]
+    pub(crate) assignment_mode: String,
+    /// manual: seconds after which an unused key is forgotten
+    #[arg(long, default_value_t = 14_400, value_name = "SECONDS")]
+    pub(crate) max_idle_secs: u32,
+    /// prefix_hash: tokens, of four bytes each, at the beginning of a prompt that choose its worker
+    #[arg(long, default_value_t = 256, value_name = "TOKENS")]
+    pub(crate) prefix_token_count: u32,
+    /// prefix_hash: load over the average up to which the ring decides, at least 1
+    #[arg(long, default_value_t = 1.25, value_name = "RATIO")]
+    pub(crate) prefix_hash_load_factor: f32,
+    /// prefixaware: characters of prompt that must be known for it to decide
+    #[arg(long, default_value_t = 0, value_name = "CHARACTERS")]
+    pub(crate) prefix_min_match_length: u32,
+    /// bucket: seconds between two adjustments of the workers' ranges of lengths
+    #[arg(long, default_value_t = 5, value_name = "SECONDS")]
+    pub(crate) bucket_adjust_interval_secs: u64,
+    /// Answer requests that carry `x-ringway-route: 1` with the reason for their worker, worker URLs included
+    #[arg(long)]
+    pub(crate) explain_routing: bool,
 }
 
 /// How workers are probed.
@@ -196,8 +244,7 @@ pub(crate) struct DemoFlags {
     /// Simulated engines to start
     #[arg(long, default_value_t = 3, value_name = "N")]
     pub(crate) engines: usize,
-    /// random, round_robin, power_of_two or cache_aware
-    #[arg(long, default_value = "cache_aware")]
+    #[arg(long, default_value = "cache_aware", help = policy_help())]
     pub(crate) policy: String,
     /// Port of the Prometheus listener
     #[arg(long, default_value_t = 29000)]

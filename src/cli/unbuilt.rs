@@ -3,8 +3,6 @@
 /// Flags of SGLang's router (both front ends) that are known and not built.
 const UNBUILT: &[&str] = &[
     "--api-key",
-    "--assignment-mode",
-    "--bucket-adjust-interval-secs",
     "--ca-cert-paths",
     "--cb-failure-threshold",
     "--cb-success-threshold",
@@ -34,7 +32,6 @@ const UNBUILT: &[&str] = &[
     "--jwt-role-claim",
     "--jwt-role-mapping",
     "--max-concurrent-requests",
-    "--max-idle-secs",
     "--mcp-config-path",
     "--mesh-host",
     "--mesh-peer-urls",
@@ -60,8 +57,6 @@ const UNBUILT: &[&str] = &[
     "--prefill",
     "--prefill-policy",
     "--prefill-selector",
-    "--prefix-token-count",
-    "--prefix-hash-load-factor",
     "--queue-size",
     "--queue-timeout-secs",
     "--rate-limit-tokens-per-second",

@@ -19,7 +19,12 @@ fn lowered(line: &str) -> Result<Config, Failure> {
 fn each_bad_flag_is_one_line_that_names_it() {
     for (line, expect) in [
         ("--policy nope", "unknown policy `nope`"),
-        ("--policy manual", "--policy manual is not supported yet"),
+        ("--policy session", "--session-key"),
+        ("--assignment-mode best", "--assignment-mode"),
+        ("--affinity-load-factor 0.5", "--affinity-load-factor"),
+        ("--prefix-hash-load-factor 0.9", "--prefix-hash-load-factor"),
+        ("--affinity-keys a:b", "--affinity-keys"),
+        ("--bucket-adjust-interval-secs 0", "--bucket-adjust-interval-secs"),
         ("--policy power_of_two --worker-urls http://a", "at least 2 workers"),
         ("--cache-threshold 1.5", "--cache-threshold"),
         ("--balance-rel-threshold 0.5", "--balance-rel-threshold"),

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use fleet::rules::Rules;
 use fleet::stats::StatsShape;
 
 use crate::control::url::UrlError;
@@ -16,8 +17,10 @@ pub struct ControlConfig {
     pub stats_shape: StatsShape,
     /// Seed of this process's generators and block hashes.
     pub seed: u64,
-    /// Name of the routing policy, for `/get_server_info`.
-    pub policy_name: &'static str,
+    /// The policy of models whose workers name none, and the settings of every policy.
+    pub rules: Rules,
+    /// How often the bucket policy's ranges follow the lengths of prompts (`--bucket-adjust-interval-secs`).
+    pub bucket_adjust_interval: Duration,
     /// Workers to register at start (`--worker-urls`).
     pub worker_urls: Vec<String>,
     /// The gateway's own key, which start-up workers inherit (`--api-key`).

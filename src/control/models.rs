@@ -1,10 +1,16 @@
-//! What is kept per model name for the life of the process: rotation, counters and the seed of its block hashes.
+//! What is kept per model name: rotation, counters and the seed of its block hashes for the life of the process, its
+//! policy and board as long as a worker serves it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use fleet::blocks::chain;
+use fleet::board::Board;
+use fleet::board::Unit;
+use fleet::lengths::LengthHistogram;
+use fleet::rules::Policy;
+use fleet::rules::Rules;
 use fleet::stats::ModelStats;
 use fleet::stats::StatsShape;
 
@@ -19,6 +25,14 @@ pub(crate) struct Model {
     pub(crate) rotation: Arc<AtomicU64>,
     pub(crate) stats: Arc<ModelStats>,
     pub(crate) block_seed: u64,
+    /// The policy, once a worker serves the model.
+    pub(crate) policy: Policy,
+    pub(crate) board: Arc<Board>,
+    pub(crate) lengths: Arc<LengthHistogram>,
+    /// For the bucket policy: where one worker's range of lengths ends and the next one's begins.
+    pub(crate) bounds: Arc<[u32]>,
+    /// Workers that serve it.
+    pub(crate) workers: usize,
 }
 
 /// Every model name ever served, so that counters never go back and a rotation never restarts.
@@ -28,11 +42,12 @@ pub(crate) struct Models {
     shards: usize,
     shape: StatsShape,
     seed: u64,
+    rules: Rules,
 }
 
 impl Models {
-    pub(crate) fn new(shards: usize, shape: StatsShape, seed: u64) -> Self {
-        Self { by_name: BTreeMap::new(), shards, shape, seed }
+    pub(crate) fn new(shards: usize, shape: StatsShape, seed: u64, rules: Rules) -> Self {
+        Self { by_name: BTreeMap::new(), shards, shape, seed, rules }
     }
 
     /// The lasting part of `name`'s pool, which must have been admitted.
@@ -40,15 +55,39 @@ impl Models {
         self.by_name.get(name).expect("a worker's model names are admitted when it is described")
     }
 
-    /// `name`, or the name it is served under because there are too many.
-    pub(crate) fn admit(&mut self, name: &str) -> Box<str> {
+    /// Counts one more worker of `name`, and returns that name, or the one it is served under because there are too
+    /// many. The first worker decides on the policy: by `hint`, the name of one, or the default.
+    pub(crate) fn admit(&mut self, name: &str, hint: Option<&str>) -> Box<str> {
         let is_full = self.by_name.len() >= MODELS_MAX && !self.by_name.contains_key(name);
         let name: Box<str> = if is_full { UNKNOWN_MODEL.into() } else { name.into() };
         if !self.by_name.contains_key(&name) {
             let model = self.create(&name);
             self.by_name.insert(name.clone(), model);
         }
+        let model = self.by_name.get_mut(&name).expect("inserted above");
+        if model.workers == 0 {
+            let policy = hint.and_then(|hint| self.rules.policy(hint)).unwrap_or(self.rules.default);
+            if unit(&policy) != model.board.unit() {
+                model.board = Arc::new(Board::new(unit(&policy)));
+            }
+            model.policy = policy;
+        }
+        model.workers += 1;
         name
+    }
+
+    /// Counts one worker less of each of `names`.
+    pub(crate) fn release(&mut self, names: &[Box<str>]) {
+        for name in names {
+            if let Some(model) = self.by_name.get_mut(name) {
+                model.workers = model.workers.saturating_sub(1);
+            }
+        }
+    }
+
+    /// Every model, to change it.
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (&str, &mut Model)> {
+        self.by_name.iter_mut().map(|(name, model)| (&**name, model))
     }
 
     /// A part that belongs to no name, for the pool of every worker.
@@ -57,12 +96,34 @@ impl Models {
             rotation: Arc::default(),
             stats: Arc::new(ModelStats::new(self.shards, &self.shape)),
             block_seed: name.bytes().fold(self.seed, |seed, byte| chain(seed, u64::from(byte))),
+            policy: self.rules.default,
+            board: Arc::new(Board::new(unit(&self.rules.default))),
+            lengths: Arc::default(),
+            bounds: Arc::from([]),
+            workers: 0,
         }
     }
 
     /// Every name with its counters, ordered by name.
     pub(crate) fn stats(&self) -> impl Iterator<Item = (&str, &Arc<ModelStats>)> {
         self.by_name.iter().map(|(name, model)| (&**name, &model.stats))
+    }
+}
+
+/// What a policy's board adds up.
+fn unit(policy: &Policy) -> Unit {
+    match policy {
+        Policy::LeastLoad => Unit::Work,
+        Policy::Bucket(_) => Unit::PromptBytes,
+        Policy::Random
+        | Policy::RoundRobin
+        | Policy::PowerOfTwo
+        | Policy::CacheAware(_)
+        | Policy::PrefixHash(_)
+        | Policy::ConsistentHashing
+        | Policy::Manual(_)
+        | Policy::Session
+        | Policy::PrefixAware(_) => Unit::Requests,
     }
 }
 
@@ -73,16 +134,16 @@ mod tests {
     fn models() -> Models {
         let shape =
             StatsShape { endpoints: 1, methods: 1, error_codes: 1, duration_bounds_us: Arc::from([1]) };
-        Models::new(1, shape, 7)
+        Models::new(1, shape, 7, Rules::default())
     }
 
     #[test]
     fn a_name_keeps_its_part_and_shares_no_seed() {
         let mut models = models();
-        models.admit("a");
+        models.admit("a", None);
         let rotation = Arc::clone(&models.get("a").rotation);
-        models.admit("b");
-        models.admit("a");
+        models.admit("b", None);
+        models.admit("a", None);
         assert!(Arc::ptr_eq(&rotation, &models.get("a").rotation));
         assert_ne!(models.get("a").block_seed, models.get("b").block_seed);
     }
@@ -91,9 +152,24 @@ mod tests {
     fn names_beyond_the_bound_are_unknown() {
         let mut models = models();
         for n in 0..MODELS_MAX {
-            assert_eq!(*models.admit(&format!("m{n}")), *format!("m{n}"));
+            assert_eq!(*models.admit(&format!("m{n}"), None), *format!("m{n}"));
         }
-        assert_eq!(&*models.admit("one more"), UNKNOWN_MODEL);
-        assert_eq!(&*models.admit("m1"), "m1");
+        assert_eq!(&*models.admit("one more", None), UNKNOWN_MODEL);
+        assert_eq!(&*models.admit("m1", None), "m1");
+    }
+
+    #[test]
+    fn the_first_worker_decides_on_the_policy_until_the_last_has_left() {
+        let mut models = models();
+        models.admit("a", Some("least_load"));
+        models.admit("a", Some("random"));
+        assert_eq!((models.get("a").policy, models.get("a").board.unit()), (Policy::LeastLoad, Unit::Work));
+        models.release(&["a".into()]);
+        models.admit("a", Some("random"));
+        assert_eq!(models.get("a").policy, Policy::LeastLoad);
+        models.release(&["a".into(), "a".into()]);
+        models.admit("a", Some("no such policy"));
+        assert_eq!(models.get("a").policy, Rules::default().default);
+        assert_eq!(models.get("a").board.unit(), Unit::Requests);
     }
 }

@@ -7,10 +7,17 @@ use std::time::Duration;
 use api::error::ApiError;
 use api::error::ErrorCode;
 use bytes::Bytes;
+use fleet::ring::Layout;
+use fleet::ring::Ring;
+use fleet::ring::RingMember;
+use fleet::rules::Policy;
 use fleet::snapshot::Fleet;
 use fleet::snapshot::Page;
 use fleet::snapshot::Pool;
+use fleet::snapshot::Weight;
 use fleet::snapshot::Worker;
+use fleet::snapshot::WorkerTable;
+use fleet::sticky::StickyTable;
 use serde::Serialize;
 
 use crate::control::models::Model;
@@ -28,6 +35,8 @@ const TEXT: &str = "text/plain; charset=utf-8";
 pub(crate) struct Sources<'a> {
     pub(crate) registry: &'a Registry,
     pub(crate) models: &'a Models,
+    /// Whom keys belong to.
+    pub(crate) sticky: &'a Arc<StickyTable>,
     /// Time of the start in seconds since 1970.
     pub(crate) started_unix_s: u64,
 }
@@ -35,14 +44,18 @@ pub(crate) struct Sources<'a> {
 /// The fleet of this moment.
 pub(crate) fn fleet(sources: &Sources<'_>) -> Fleet {
     let Sources { registry, models, .. } = *sources;
-    let mut members: BTreeMap<&str, Vec<Arc<Worker>>> = BTreeMap::new();
+    let mut served: BTreeMap<&str, Served<'_>> = BTreeMap::new();
     let mut routable = 0;
     for entry in registry.registered() {
         for model in &entry.models {
-            let members = members.entry(model).or_default();
+            let served = served.entry(model).or_default();
             // Names beyond the bound share one, which a worker may then have twice.
-            if entry.is_routable() && members.last().is_none_or(|last| last.id != entry.id) {
-                members.push(Arc::clone(&entry.published));
+            if served.registered.last() == Some(&entry.id.index) {
+                continue;
+            }
+            served.registered.push(entry.id.index);
+            if entry.is_routable() {
+                served.members.push(&entry.published);
             }
         }
         if entry.is_routable() {
@@ -50,13 +63,17 @@ pub(crate) fn fleet(sources: &Sources<'_>) -> Fleet {
         }
     }
     let registered = registry.registered().count();
-    let worker = |slot: &Option<Entry>| slot.as_ref().map(|entry| Arc::clone(&entry.published));
+    let mut workers = WorkerTable::default();
+    for entry in registry.slots().iter().flatten() {
+        workers.set(entry.id.index, Some(Arc::clone(&entry.published)));
+    }
     Fleet {
-        workers: registry.slots().iter().map(worker).collect(),
+        workers,
+        sticky: Arc::clone(sources.sticky),
         readiness: readiness(routable, registered),
         health_generate: health_generate(routable),
         models: models_page(sources),
-        pools: members.into_iter().map(|(name, members)| pool(name, members, models.get(name))).collect(),
+        pools: served.into_iter().map(|(name, served)| pool(name, served, models.get(name))).collect(),
     }
 }
 
@@ -74,15 +91,70 @@ pub(crate) fn view(sources: &Sources<'_>) -> FleetView {
     }
 }
 
-fn pool(name: &str, members: Vec<Arc<Worker>>, model: &Model) -> Arc<Pool> {
-    debug_assert!(members.is_sorted_by_key(|member| member.id.index), "members are ordered by index");
+/// Who serves a model.
+#[derive(Default)]
+struct Served<'a> {
+    registered: Vec<u32>,
+    members: Vec<&'a Arc<Worker>>,
+}
+
+fn pool(name: &str, served: Served<'_>, model: &Model) -> Arc<Pool> {
+    let members: Arc<[u32]> = served.members.iter().map(|member| member.id.index).collect();
+    let weights: Vec<Weight> = served.members.iter().map(|member| member.weight).collect();
+    let ring = ring_layout(&model.policy).map(|layout| {
+        let members: Vec<RingMember<'_>> = served.members.iter().map(|member| ring_member(member)).collect();
+        Arc::new(Ring::new(layout).changed(&[], &members))
+    });
     Arc::new(Pool {
         model: name.into(),
+        policy: model.policy,
         block_seed: model.block_seed,
-        members: members.into(),
+        turns: turns(&members, &weights),
+        members,
+        registered: served.registered.into(),
+        ring,
+        bounds: Arc::clone(&model.bounds),
         rotation: Arc::clone(&model.rotation),
+        board: Arc::clone(&model.board),
+        lengths: Arc::clone(&model.lengths),
         stats: Arc::clone(&model.stats),
     })
+}
+
+/// The ring that a policy reads, if any.
+pub(crate) fn ring_layout(policy: &Policy) -> Option<Layout> {
+    match policy {
+        Policy::ConsistentHashing | Policy::PrefixHash(_) => Some(Layout::Sglang),
+        Policy::Session => Some(Layout::Uhashring),
+        Policy::Random
+        | Policy::RoundRobin
+        | Policy::PowerOfTwo
+        | Policy::CacheAware(_)
+        | Policy::LeastLoad
+        | Policy::Manual(_)
+        | Policy::Bucket(_)
+        | Policy::PrefixAware(_) => None,
+    }
+}
+
+pub(crate) fn ring_member(worker: &Worker) -> RingMember<'_> {
+    RingMember { index: worker.id.index, url: &worker.url, weight: worker.weight.ratio() }
+}
+
+/// An order of turns in which each member has as many as its weight says, spread evenly: the k-th turn of a member of
+/// weight w stands at (k + 1/2) / w. The members themselves when all weigh the same.
+pub(crate) fn turns(members: &Arc<[u32]>, weights: &[Weight]) -> Arc<[u32]> {
+    if weights.windows(2).all(|pair| pair[0] == pair[1]) {
+        return Arc::clone(members);
+    }
+    let least = weights.iter().map(|weight| weight.ratio()).fold(f64::INFINITY, f64::min);
+    let mut turns: Vec<(f64, u32)> = Vec::new();
+    for (&member, weight) in members.iter().zip(weights) {
+        let count = (weight.ratio() / least).round().max(1.0);
+        turns.extend((0..count as u32).map(|turn| ((f64::from(turn) + 0.5) / count, member)));
+    }
+    turns.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+    turns.into_iter().map(|(_, member)| member).collect()
 }
 
 fn readiness(healthy: usize, registered: usize) -> Page {

@@ -39,7 +39,7 @@ impl Registry {
     }
 
     /// Registers a worker whose URL is not registered. There must be room.
-    pub(crate) fn insert(&mut self, uuid: Uuid, spec: WorkerSpec, shards: usize, now: Duration) -> WorkerId {
+    pub(crate) fn insert(&mut self, uuid: Uuid, spec: WorkerSpec, now: Duration) -> WorkerId {
         assert!(self.has_room(), "the caller checks for room");
         let index = self.free.pop_first().unwrap_or_else(|| {
             self.slots.push(None);
@@ -51,7 +51,7 @@ impl Registry {
         let same_url = self.by_url.insert(spec.url.key(), id);
         let same_uuid = self.by_uuid.insert(uuid, id);
         assert!(same_url.is_none() && same_uuid.is_none(), "URLs and UUIDs are registered once");
-        self.slots[index as usize] = Some(Entry::new(id, uuid, spec, shards, now));
+        self.slots[index as usize] = Some(Entry::new(id, uuid, spec, now));
         id
     }
 

@@ -60,7 +60,8 @@ pub(crate) fn config(worker_urls: &[&str]) -> ControlConfig {
             duration_bounds_us: Arc::from([1000]),
         },
         seed: 1,
-        policy_name: "cache_aware",
+        rules: fleet::rules::Rules::default(),
+        bucket_adjust_interval: Duration::from_secs(5),
         worker_urls: worker_urls.iter().map(|&url| url.to_owned()).collect(),
         api_key: None,
         health: HealthConfig {
@@ -175,7 +176,7 @@ impl Rig {
 
     /// The id of the worker with this URL.
     pub(crate) fn id(&self, url: &str) -> WorkerId {
-        let workers = self.snapshot.fleet.workers.iter().flatten();
+        let workers = self.snapshot.fleet.workers.iter();
         // A draining worker may have had the same URL.
         workers
             .filter(|worker| &*worker.url == url)
@@ -191,10 +192,12 @@ impl Rig {
 
     /// Every worker that gets requests, once, by index.
     pub(crate) fn members(&self) -> Vec<&Arc<fleet::snapshot::Worker>> {
-        let mut members: Vec<_> = self.snapshot.fleet.pools.iter().flat_map(|pool| &pool.members).collect();
-        members.sort_by_key(|worker| worker.id.index);
-        members.dedup_by_key(|worker| worker.id);
-        members
+        let fleet = &self.snapshot.fleet;
+        let mut members: Vec<u32> =
+            fleet.pools.iter().flat_map(|pool| pool.members.iter().copied()).collect();
+        members.sort_unstable();
+        members.dedup();
+        members.into_iter().map(|index| fleet.workers.get(index).expect("a member is registered")).collect()
     }
 
     /// What becomes of a task.

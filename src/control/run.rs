@@ -118,6 +118,7 @@ impl Control {
             // Before the replies: who is told that a worker was added may use it at once.
             if let Some(snapshot) = self.state.publication(now) {
                 self.doors.snapshot.store(Arc::new(snapshot));
+                self.state.published();
             }
             self.doors.lifecycle.advance(self.state.phase());
             self.carry_out(now);

@@ -15,6 +15,7 @@ use fleet::id::WorkerId;
 use fleet::report::Report;
 use fleet::snapshot::Fleet;
 use fleet::snapshot::Snapshot;
+use fleet::sticky::StickyTable;
 use fleet::tree::HolderId;
 use fleet::tree::PrefixTree;
 use fleet::tree::TreeConfig;
@@ -40,8 +41,10 @@ use crate::control::task::Task;
 mod calls;
 pub(crate) mod members;
 pub(crate) mod start;
+mod upkeep;
 
 use self::calls::Calls;
+use self::upkeep::Upkeep;
 
 /// Keeps the UUIDs apart from other draws with the same seed.
 const SALT_UUIDS: u64 = 0x7575_6964_7300_0000;
@@ -67,12 +70,14 @@ pub struct State {
     pub(crate) registry: Registry,
     pub(crate) failed_jobs: FailedJobs,
     models: Models,
+    sticky: Arc<StickyTable>,
     tree: PrefixTree,
     calls: Calls,
     uuids: SmallRng,
     health_endpoint: Arc<str>,
     shutdown: Shutdown,
     drain_check_due: Option<Duration>,
+    upkeep: Upkeep,
     garbage_due: Option<Duration>,
     fleet: Arc<Fleet>,
     news: News,
@@ -103,9 +108,15 @@ impl State {
     /// When a worker URL, the key or the health endpoint of `config` cannot be used.
     pub fn initial(config: ControlConfig) -> Result<(Self, Snapshot), ConfigError> {
         let specs = start::worker_specs(&config)?;
-        let models = Models::new(config.shards, config.stats_shape.clone(), config.seed);
+        let models = Models::new(config.shards, config.stats_shape.clone(), config.seed, config.rules);
         let registry = Registry::default();
-        let sources = Sources { registry: &registry, models: &models, started_unix_s: config.started_unix_s };
+        let sticky = Arc::default();
+        let sources = Sources {
+            registry: &registry,
+            models: &models,
+            sticky: &sticky,
+            started_unix_s: config.started_unix_s,
+        };
         let fleet = Arc::new(publish::fleet(&sources));
         let tree = PrefixTree::new(TreeConfig {
             bytes_max: config.prefix_bytes_max,
@@ -115,12 +126,14 @@ impl State {
             registry,
             failed_jobs: FailedJobs::default(),
             models,
+            sticky,
             tree,
             calls: Calls::default(),
             uuids: SmallRng::seed_from_u64(config.seed ^ SALT_UUIDS),
             health_endpoint: config.health.endpoint.as_str().into(),
             shutdown: Shutdown::Running,
             drain_check_due: None,
+            upkeep: Upkeep::default(),
             garbage_due: None,
             fleet,
             news: News::Fleet,
@@ -155,7 +168,8 @@ impl State {
             Shutdown::Draining { check_due, .. } => Some(check_due),
             Shutdown::Running | Shutdown::Stopping => None,
         };
-        [self.registry.next_due(), self.drain_check_due, self.garbage_due, shutdown]
+        let upkeep = self.next_upkeep();
+        [self.registry.next_due(), self.drain_check_due, self.garbage_due, upkeep, shutdown]
             .into_iter()
             .flatten()
             .min()
@@ -180,9 +194,11 @@ impl State {
             return None;
         }
         if self.news == News::Fleet {
+            self.take_off_boards();
             let sources = Sources {
                 registry: &self.registry,
                 models: &self.models,
+                sticky: &self.sticky,
                 started_unix_s: self.config.started_unix_s,
             };
             self.fleet = Arc::new(publish::fleet(&sources));
@@ -196,6 +212,23 @@ impl State {
             Snapshot { version: self.version, fleet: Arc::clone(&self.fleet), tree: self.tree.snapshot() };
         self.count_tree();
         Some(snapshot)
+    }
+
+    /// Puts every member of the published fleet on the board of its model. Called once shards can see it, so that
+    /// nobody is chosen whom a shard cannot look up.
+    pub(crate) fn published(&self) {
+        for pool in &self.fleet.pools {
+            pool.members.iter().for_each(|&index| pool.board.set_present(index, true));
+        }
+    }
+
+    /// Takes whoever is not routable off the boards, before shards see a fleet without them.
+    fn take_off_boards(&self) {
+        for entry in self.registry.registered().filter(|entry| !entry.is_routable()) {
+            for board in &entry.published.boards {
+                board.set_present(entry.id.index, false);
+            }
+        }
     }
 
     fn changed(&mut self, news: News) {
@@ -233,6 +266,7 @@ impl State {
         if self.garbage_due.is_some_and(|due| due <= now) {
             self.collect_garbage(now);
         }
+        self.keep_up(now);
         self.drain(requests_active, now);
     }
 

@@ -16,8 +16,10 @@ use std::time::Duration;
 
 use engine::metadata::Metadata;
 use fleet::admin::AdminReply;
+use fleet::board::Board;
 use fleet::cell::WorkerCells;
 use fleet::id::WorkerId;
+use fleet::snapshot::Weight;
 use fleet::snapshot::Worker;
 use futures_channel::oneshot;
 use uuid::Uuid;
@@ -158,8 +160,8 @@ impl Stage {
 // === impl Entry ===
 
 impl Entry {
-    pub(crate) fn new(id: WorkerId, uuid: Uuid, spec: WorkerSpec, shards: usize, now: Duration) -> Self {
-        let cells = Arc::new(WorkerCells::new(shards));
+    pub(crate) fn new(id: WorkerId, uuid: Uuid, spec: WorkerSpec, now: Duration) -> Self {
+        let cells = Arc::new(WorkerCells::default());
         let addresses: Box<[SocketAddr]> = spec.url.literal_address().into_iter().collect();
         Self {
             id,
@@ -173,7 +175,7 @@ impl Entry {
             metadata: Box::default(),
             models: Vec::new(),
             target: target(&spec),
-            published: Arc::new(published(id, &spec, addresses, &cells)),
+            published: Arc::new(published(id, &spec, addresses, &cells, Box::default())),
             cells,
             spec,
         }
@@ -222,17 +224,25 @@ impl Entry {
         if addresses.is_empty() || sorted(&addresses) == sorted(&self.published.addresses) {
             return false;
         }
-        self.published = Arc::new(published(self.id, &self.spec, addresses.into(), &self.cells));
+        self.publish(addresses.into(), self.published.boards.clone());
         true
+    }
+
+    /// Has its load kept on `boards`, those of the models it serves, from the next request on.
+    pub(crate) fn set_boards(&mut self, boards: Box<[Arc<Board>]>) {
+        self.publish(self.published.addresses.clone(), boards);
+    }
+
+    fn publish(&mut self, addresses: Box<[SocketAddr]>, boards: Box<[Arc<Board>]>) {
+        self.published = Arc::new(published(self.id, &self.spec, addresses, &self.cells, boards));
     }
 
     /// Replaces what was said about the worker. Its URL stays.
     pub(crate) fn set_spec(&mut self, spec: WorkerSpec) {
         assert_eq!(spec.url, self.spec.url, "a worker is its URL");
-        let addresses = self.published.addresses.clone();
         self.target = target(&spec);
-        self.published = Arc::new(published(self.id, &spec, addresses, &self.cells));
         self.spec = spec;
+        self.publish(self.published.addresses.clone(), self.published.boards.clone());
         if self.spec.checks.disabled && self.health() == Health::Unhealthy {
             // Nothing would ever find it healthy again.
             self.stage = Stage::Ready { failures: 0 };
@@ -254,6 +264,7 @@ fn published(
     spec: &WorkerSpec,
     addresses: Box<[SocketAddr]>,
     cells: &Arc<WorkerCells>,
+    boards: Box<[Arc<Board>]>,
 ) -> Worker {
     Worker {
         id,
@@ -262,7 +273,9 @@ fn published(
         base_path: spec.url.base_path.clone(),
         addresses,
         authorization: authorization(spec),
+        weight: Weight::of(spec.priority, spec.cost),
         cells: Arc::clone(cells),
+        boards,
     }
 }
 

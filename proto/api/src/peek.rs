@@ -20,6 +20,8 @@ use crate::error::ErrorCode;
 const PROMPT_BYTES_MAX: usize = 512 * 1024;
 /// Pieces of prompt remembered: four messages of a few words to each block of the tree.
 const SPANS_MAX: usize = 16 * 1024;
+/// Longest value of a field that was asked for.
+const FIELD_BYTES_MAX: usize = 4096;
 /// Longest model name looked for in a form.
 const MODEL_NAME_BYTES_MAX: usize = 256;
 /// Longest headers of the part that names the model.
@@ -43,6 +45,8 @@ pub struct PromptSpans {
     /// Tools and system prompts: engines render them first, wherever the body has them.
     preface: Spans,
     main: Spans,
+    /// Values of the fields that were asked for, in the order of their names.
+    fields: Vec<Option<Span>>,
 }
 
 #[derive(Debug, Default)]
@@ -70,6 +74,18 @@ impl PromptSpans {
     pub fn clear(&mut self) {
         self.preface.clear();
         self.main.clear();
+        self.fields.clear();
+    }
+
+    /// The value of the field that was asked for as the `at`-th: a string without its quotes, anything else as it is
+    /// written; none when it is absent or null.
+    pub fn field<'a>(&self, at: usize, body: &'a [u8]) -> Option<&'a [u8]> {
+        self.fields.get(at).copied().flatten().map(|span| &body[span.start..span.end])
+    }
+
+    /// Length of the prompt, as far as it is remembered.
+    pub fn bytes(&self) -> usize {
+        self.preface.bytes + self.main.bytes
     }
 
     /// The prompt's pieces within the body they were found in.
@@ -78,13 +94,20 @@ impl PromptSpans {
     }
 }
 
-/// Reads `body` as the endpoint's shape says. `spans` is cleared first.
+/// Reads `body` as the endpoint's shape says, and notes the values of the top-level fields in `names`. `spans` is
+/// cleared first.
 ///
 /// # Errors
 /// 400 `json_parse_error` unless the body is one JSON object in UTF-8; 400 `invalid_request` when `model` is not a
 /// string or `stream` not a boolean.
-pub fn peek<'a>(shape: PromptShape, body: &'a [u8], spans: &mut PromptSpans) -> Result<Peeked<'a>, ApiError> {
+pub fn peek<'a>(
+    shape: PromptShape,
+    body: &'a [u8],
+    names: &[String],
+    spans: &mut PromptSpans,
+) -> Result<Peeked<'a>, ApiError> {
     spans.clear();
+    spans.fields.resize(names.len(), None);
     if simdutf8::basic::from_utf8(body).is_err() {
         return Err(ApiError::new(ErrorCode::JsonParse, "request body is not valid UTF-8"));
     }
@@ -99,10 +122,26 @@ pub fn peek<'a>(shape: PromptShape, body: &'a [u8], spans: &mut PromptSpans) -> 
     let mut peeked = Peeked::default();
     scanner.begin_object().map_err(json_error)?;
     while let Some(key) = scanner.next_key().map_err(json_error)? {
+        let field = names.iter().position(|name| key.eq(name));
+        let value_begin = scanner.peek().map(|_| scanner.offset()).map_err(json_error)?;
         member(shape, key, &mut scanner, &mut peeked, spans)?;
+        if let Some(at) = field {
+            spans.fields[at] = scalar(body, value_begin, scanner.offset());
+        }
     }
     scanner.finish().map_err(json_error)?;
     Ok(peeked)
+}
+
+/// The value that was scanned from `begin` to `end`, as [`PromptSpans::field`] gives it.
+fn scalar(body: &[u8], begin: usize, end: usize) -> Option<Span> {
+    let value = &body[begin..end];
+    let (leading, trailing) = match value {
+        [b'"', .., b'"'] => (1, 1),
+        b"null" => return None,
+        _ => (0, 0),
+    };
+    (value.len() <= FIELD_BYTES_MAX).then_some(Span { start: begin + leading, end: end - trailing })
 }
 
 /// Reads a body that is not JSON: a multipart form may name its model in a part of that name; nothing else is known.

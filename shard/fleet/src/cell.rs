@@ -2,7 +2,7 @@
 //!
 //! Invariants
 //! - A [`Counter`] has one writing thread; its readers may lag, and never see a torn value.
-//! - A load slot is written by its own shard alone, so counting a request costs one plain store.
+//! - What is said of a worker holds over all shards: its counts are shared additions, a few nanoseconds a request.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU8;
@@ -85,41 +85,53 @@ impl Histogram {
 }
 
 /// What shards and control share about one worker.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct WorkerCells {
-    in_flight: Box<[Padded<AtomicU32>]>,
+    in_flight: AtomicU32,
     failures_in_a_row: AtomicU32,
+    /// Sticky keys that belong to it.
+    keys: AtomicU32,
 }
 
 impl WorkerCells {
-    /// Cells for `shards` shards.
-    pub fn new(shards: usize) -> Self {
-        Self {
-            in_flight: (0..shards).map(|_| Padded(AtomicU32::new(0))).collect(),
-            failures_in_a_row: AtomicU32::new(0),
-        }
+    /// Counts one more request in flight.
+    #[inline]
+    pub fn begin(&self) {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts one more request in flight. Only shard `shard` may call this.
+    /// Counts one request less, once per [`WorkerCells::begin`].
     #[inline]
-    pub fn begin(&self, shard: usize) {
-        let slot = &self.in_flight[shard].0;
-        slot.store(slot.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-    }
-
-    /// Counts one request less. Only shard `shard` may call this, once per [`WorkerCells::begin`].
-    #[inline]
-    pub fn end(&self, shard: usize) {
-        let slot = &self.in_flight[shard].0;
-        let now = slot.load(Ordering::Relaxed);
-        debug_assert!(now > 0, "a request ends once");
-        slot.store(now.saturating_sub(1), Ordering::Relaxed);
+    pub fn end(&self) {
+        let before = self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        debug_assert!(before > 0, "a request ends once");
     }
 
     /// Requests in flight over all shards.
     #[inline]
     pub fn load(&self) -> u32 {
-        self.in_flight.iter().map(|slot| slot.0.load(Ordering::Relaxed)).sum()
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Counts a key that was assigned to this worker.
+    pub fn gain_key(&self) {
+        self.keys.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a key that this worker has no longer.
+    pub fn lose_key(&self) {
+        let less = |keys: u32| keys.checked_sub(1);
+        let _ = self.keys.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+    }
+
+    /// Says how many keys this worker has, after a count.
+    pub fn set_keys(&self, keys: u32) {
+        self.keys.store(keys, Ordering::Relaxed);
+    }
+
+    /// Sticky keys that belong to this worker.
+    pub fn keys(&self) -> u32 {
+        self.keys.load(Ordering::Relaxed)
     }
 
     /// Notes a transport failure and returns how many came in a row.
@@ -177,18 +189,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn load_is_the_sum_of_all_shards() {
-        let cells = WorkerCells::new(3);
-        cells.begin(0);
-        cells.begin(2);
-        cells.begin(2);
-        cells.end(0);
-        assert_eq!(cells.load(), 2);
+    fn load_is_what_began_and_has_not_ended() {
+        let cells = WorkerCells::default();
+        cells.begin();
+        cells.begin();
+        cells.end();
+        assert_eq!(cells.load(), 1);
+    }
+
+    #[test]
+    fn keys_are_never_fewer_than_none() {
+        let cells = WorkerCells::default();
+        cells.lose_key();
+        cells.gain_key();
+        assert_eq!(cells.keys(), 1);
     }
 
     #[test]
     fn a_success_ends_the_row_of_failures() {
-        let cells = WorkerCells::new(1);
+        let cells = WorkerCells::default();
         assert_eq!((cells.fail(), cells.fail()), (1, 2));
         cells.succeed();
         assert_eq!(cells.fail(), 1);

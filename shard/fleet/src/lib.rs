@@ -4,9 +4,16 @@
 
 pub mod admin;
 pub mod blocks;
+pub mod board;
 pub mod cell;
+pub mod decision;
 pub mod id;
+pub mod lengths;
 pub mod report;
+pub mod ring;
+pub mod rules;
 pub mod snapshot;
 pub mod stats;
+pub mod sticky;
 pub mod tree;
+pub mod workers;

@@ -12,10 +12,20 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
+use crate::board::Board;
+use crate::board::PROMPT_STEP_BYTES;
+use crate::board::REQUEST_COST;
+use crate::board::Unit;
+use crate::board::WORK_UNITS_PER_S;
 use crate::cell::WorkerCells;
 use crate::id::WorkerId;
+use crate::lengths::LengthHistogram;
+use crate::ring::Ring;
+use crate::rules::Policy;
 use crate::stats::ModelStats;
+use crate::sticky::StickyTable;
 use crate::tree::TreeSnapshot;
+pub use crate::workers::WorkerTable;
 
 /// One worker as shards see it.
 #[derive(Debug)]
@@ -32,8 +42,25 @@ pub struct Worker {
     pub addresses: Box<[SocketAddr]>,
     /// `Authorization` value that replaces the client's, if the worker has a key.
     pub authorization: Option<Box<str>>,
+    /// How much of the requests it should get, beside others.
+    pub weight: Weight,
     /// Shared load and failure cells.
     pub cells: Arc<WorkerCells>,
+    /// Where its load is kept for selection: the boards of the models it serves.
+    pub boards: Box<[Arc<Board>]>,
+}
+
+/// A worker's share of requests: its priority over its cost, in sixteenths of the usual worker's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Weight(u16);
+
+/// The load that one request puts on a worker, to be taken back when it ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Claim {
+    /// Length of the prompt.
+    pub prompt_bytes: u32,
+    /// Bytes of it that the worker must compute.
+    pub uncached_bytes: u32,
 }
 
 /// The routable workers of one model.
@@ -41,12 +68,27 @@ pub struct Worker {
 pub struct Pool {
     /// Model id as clients name it.
     pub model: Box<str>,
+    /// How a worker is chosen.
+    pub policy: Policy,
     /// Seed of the block hashes: prompts for two models never match each other.
     pub block_seed: u64,
-    /// Routable workers.
-    pub members: Box<[Arc<Worker>]>,
+    /// Indexes of the routable workers, ascending.
+    pub members: Arc<[u32]>,
+    /// The members in an order that gives each as many turns as its weight says; the members themselves when all
+    /// weigh the same.
+    pub turns: Arc<[u32]>,
+    /// Indexes of all registered workers of the model, ascending, routable or not.
+    pub registered: Arc<[u32]>,
+    /// The members on a ring, if the policy needs one.
+    pub ring: Option<Arc<Ring>>,
+    /// For the bucket policy: the longest prompt, in bytes, of each member but the last.
+    pub bounds: Arc<[u32]>,
     /// Rotation counter, shared by every shard and kept over publications, so that round robin is exact.
     pub rotation: Arc<AtomicU64>,
+    /// Loads of the members, shared by every shard and kept over publications.
+    pub board: Arc<Board>,
+    /// Lengths of prompts, from which `bounds` are made.
+    pub lengths: Arc<LengthHistogram>,
     /// Counters of this model.
     pub stats: Arc<ModelStats>,
 }
@@ -73,10 +115,12 @@ pub struct Page {
 /// Workers, pools and the pages made from them. Replaced when the fleet changes.
 #[derive(Debug)]
 pub struct Fleet {
-    /// Every registered worker by index, routable or not; `None` where nothing is registered.
-    pub workers: Box<[Option<Arc<Worker>>]>,
+    /// Every registered worker by index, routable or not.
+    pub workers: WorkerTable,
     /// One pool per model, ordered by name. A pool may have no members.
     pub pools: Box<[Arc<Pool>]>,
+    /// Whom keys belong to; one for the life of the process.
+    pub sticky: Arc<StickyTable>,
     /// Answer of `/readiness`.
     pub readiness: Page,
     /// Answer of `/health_generate`.
@@ -100,7 +144,7 @@ impl Fleet {
     /// The worker with this id, if it is still registered.
     #[inline]
     pub fn worker(&self, id: WorkerId) -> Option<&Arc<Worker>> {
-        self.workers.get(id.index as usize)?.as_ref().filter(|worker| worker.id == id)
+        self.workers.get(id.index).filter(|worker| worker.id == id)
     }
 
     /// Where in `pools` a request that names `model` belongs.
@@ -131,3 +175,99 @@ pub struct Snapshot {
     /// Which worker holds which prompt prefix.
     pub tree: TreeSnapshot,
 }
+
+// === impl Weight ===
+
+impl Weight {
+    const ONE: u16 = 16;
+    const MIN: f64 = 1.0 / 16.0;
+    const MAX: f64 = 16.0;
+
+    /// The weight of a worker of this priority (usually 50) and cost (usually 1.0): twice the priority or half the
+    /// cost is twice the requests, within a sixteenth and sixteen times the usual.
+    pub fn of(priority: u32, cost: f64) -> Self {
+        let ratio = f64::from(priority.max(1)) / 50.0 / if cost > 0.0 { cost } else { 1.0 };
+        Self((ratio.clamp(Self::MIN, Self::MAX) * f64::from(Self::ONE)).round().max(1.0) as u16)
+    }
+
+    /// As a multiple of the usual weight.
+    pub fn ratio(self) -> f64 {
+        f64::from(self.0) / f64::from(Self::ONE)
+    }
+
+    /// `cost` as it counts on a worker of this weight.
+    #[inline]
+    fn scaled(self, cost: u32) -> u32 {
+        (u64::from(cost) * u64::from(Self::ONE) / u64::from(self.0.max(1))).min(u64::from(u32::MAX)) as u32
+    }
+}
+
+impl Default for Weight {
+    fn default() -> Self {
+        Self(Self::ONE)
+    }
+}
+
+// === impl Worker ===
+
+/// Bytes of prompt computed in a second, where nobody says: 2,000 tokens of four bytes (smg's default throughput).
+const PREFILL_BYTES_PER_S: u32 = 8_000;
+/// What an answer counts as while it is generated, in [`Unit::Work`]: little, so that waiting prompts decide.
+const DECODE_WORK: u32 = WORK_UNITS_PER_S / 200;
+
+/// What computing so many bytes of prompt counts as, in [`Unit::Work`], on a worker of the usual weight.
+#[inline]
+pub fn prefill_work(uncached_bytes: u32) -> u32 {
+    (uncached_bytes / (PREFILL_BYTES_PER_S / WORK_UNITS_PER_S)).min(PREFILL_WORK_MAX)
+}
+
+impl Worker {
+    /// What one request of this weight costs in [`Unit::Requests`].
+    #[inline]
+    pub fn request_cost(&self) -> u32 {
+        self.weight.scaled(REQUEST_COST)
+    }
+
+    /// Counts a request in this worker's loads.
+    #[inline]
+    pub fn begin(&self, claim: &Claim) {
+        self.cells.begin();
+        for board in &self.boards {
+            board.add(self.id.index, self.cost(board.unit(), claim));
+        }
+    }
+
+    /// The prompt of a request is computed: what is left of its load is its answer.
+    #[inline]
+    pub fn prompt_done(&self, claim: &Claim) {
+        for board in self.boards.iter().filter(|board| board.unit() == Unit::Work) {
+            board.sub(self.id.index, self.prefill_work(claim));
+        }
+    }
+
+    /// Takes a request out of this worker's loads. `is_prompt_done` says whether [`Worker::prompt_done`] was called.
+    #[inline]
+    pub fn end(&self, claim: &Claim, is_prompt_done: bool) {
+        self.cells.end();
+        for board in &self.boards {
+            let done =
+                if is_prompt_done && board.unit() == Unit::Work { self.prefill_work(claim) } else { 0 };
+            board.sub(self.id.index, self.cost(board.unit(), claim) - done);
+        }
+    }
+
+    fn cost(&self, unit: Unit, claim: &Claim) -> u32 {
+        match unit {
+            Unit::Requests => self.request_cost(),
+            Unit::PromptBytes => self.weight.scaled(claim.prompt_bytes.div_ceil(PROMPT_STEP_BYTES)),
+            Unit::Work => self.weight.scaled(DECODE_WORK) + self.prefill_work(claim),
+        }
+    }
+
+    fn prefill_work(&self, claim: &Claim) -> u32 {
+        self.weight.scaled(prefill_work(claim.uncached_bytes)).min(PREFILL_WORK_MAX)
+    }
+}
+
+/// Most that one prompt counts as, in [`Unit::Work`]: a hundred seconds.
+const PREFILL_WORK_MAX: u32 = 100 * WORK_UNITS_PER_S;

@@ -35,6 +35,7 @@ use self::node::Node;
 use self::node::common_prefix;
 use self::recency::Recency;
 pub use self::snapshot::Match;
+pub use self::snapshot::Trail;
 pub use self::snapshot::TreeSnapshot;
 
 /// Worker slots the tree can tell apart: its tables are indexed by slot.

@@ -1,118 +1,59 @@
 //! Pure routing decisions over a snapshot: which worker of a pool gets a request.
 //!
+//! A decision has two halves. [`Replica::choose`] gathers [`Evidence`]: a few candidates with what they have to do and
+//! what they hold, found in a bounded number of steps whatever the size of the fleet. [`decide`] weighs it, a function
+//! of the evidence and the policy's settings alone, so a recorded decision can be explained and made again.
+//!
 //! Invariants
 //! - Nothing here reads a clock, draws from a global generator, locks, awaits or knows a socket: the replica of the
 //!   shard holds the generator, the tick is an argument.
-//! - A choice is a member of the pool and never one of the excluded workers.
-//! - Ties go to the worker this shard chose least recently, so equal workers share equally.
+//! - A choice is present on the pool's board and never one of the excluded workers.
+//! - No step walks the members of a pool, and none allocates.
+//! - Equal workers take turns: on the board by its cursor, among holders by least recently chosen.
 
-mod cache_aware;
+mod affinity;
+mod decide;
+mod draw;
+mod keys;
 mod overlay;
+mod place;
 
 use std::sync::Arc;
 
+use fleet::decision::Candidate;
+use fleet::decision::Evidence;
+pub use fleet::decision::Reason;
+use fleet::decision::Role;
 use fleet::id::WorkerId;
+pub use fleet::rules::Policy;
 use fleet::snapshot::Pool;
 use fleet::snapshot::Snapshot;
 use fleet::snapshot::Worker;
-use rand::RngExt;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
+use smallvec::SmallVec;
 
+pub use crate::decide::decide;
+pub use crate::keys::Keys;
+pub use crate::keys::sticky_key;
 use crate::overlay::Overlay;
 
-/// Thresholds of [`Policy::CacheAware`], with SGLang's names and defaults.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct CacheAware {
-    /// Share of the prompt that must be known before affinity decides, 0 to 1 (`--cache-threshold`).
-    pub cache_threshold: f32,
-    /// Load difference, in requests, that is still balanced (`--balance-abs-threshold`).
-    pub balance_abs_threshold: u32,
-    /// Load ratio, at least 1, that is still balanced (`--balance-rel-threshold`).
-    pub balance_rel_threshold: f32,
-}
-
-impl Default for CacheAware {
-    fn default() -> Self {
-        Self { cache_threshold: 0.3, balance_abs_threshold: 64, balance_rel_threshold: 1.5 }
-    }
-}
-
-/// How a worker is chosen.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Policy {
-    /// Uniformly.
-    Random,
-    /// In turn, exactly, over every shard and connection.
-    RoundRobin,
-    /// The less loaded of two drawn at random (Mitzenmacher, "The power of two choices", 2001).
-    PowerOfTwo,
-    /// The holder of the longest known prefix, unless load is out of balance.
-    CacheAware(CacheAware),
-}
-
-impl Policy {
-    /// Its name on the command line, in metrics and logs.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Random => "random",
-            Self::RoundRobin => "round_robin",
-            Self::PowerOfTwo => "power_of_two",
-            Self::CacheAware(_) => "cache_aware",
-        }
-    }
-
-    /// Whether the decision looks at the prompt. If not, nobody needs to hash it.
-    pub fn reads_prompt(&self) -> bool {
-        matches!(self, Self::CacheAware(_))
-    }
-}
+/// Workers that one request can have failed on and still be tried elsewhere without an allocation.
+const EXCLUDED_INLINE: usize = 8;
 
 /// What a decision may look at, besides the snapshot.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Request<'a> {
     /// Block hashes of the prompt; empty when the policy does not read it or there is none.
     pub blocks: &'a [u64],
     /// Length of the prompt that the blocks were made from.
     pub prompt_bytes: usize,
+    /// What the client says about where it belongs.
+    pub keys: Keys<'a>,
     /// Workers that already failed this request.
     pub excluded: &'a [WorkerId],
     /// Coarse time, in seconds since the process started.
     pub tick: u32,
-}
-
-/// Why a worker was chosen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
-    /// It was the only candidate.
-    Only,
-    /// It was its turn.
-    Turn,
-    /// Chance.
-    Chance,
-    /// It had less load than the other one drawn.
-    Lighter,
-    /// It holds the longest known prefix.
-    Prefix,
-    /// No prefix was known well enough: it had the least load.
-    LeastLoad,
-    /// Load was out of balance: the longest prefix among the lightly loaded.
-    Balance,
-}
-
-impl Reason {
-    /// Its name in logs.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Only => "only",
-            Self::Turn => "turn",
-            Self::Chance => "chance",
-            Self::Lighter => "lighter",
-            Self::Prefix => "prefix",
-            Self::LeastLoad => "least_load",
-            Self::Balance => "balance",
-        }
-    }
 }
 
 /// A decision.
@@ -126,6 +67,8 @@ pub struct Choice<'a> {
     pub matched_blocks: u32,
     /// Whether control should learn of this placement: false when the tree already says so.
     pub is_news: bool,
+    /// Hash of the key that was looked at; 0 for none.
+    pub key: u64,
 }
 
 /// What a shard remembers between decisions.
@@ -133,15 +76,26 @@ pub struct Choice<'a> {
 pub struct Replica {
     rng: SmallRng,
     /// Number of choices made; the clock of `last_chosen`.
-    turn: u64,
+    turn: u32,
     /// By worker index: the turn at which this shard last chose it.
-    last_chosen: Vec<u64>,
-    /// By worker index: load of the candidates of the decision being made, else `NOT_A_CANDIDATE`.
-    loads: Vec<u32>,
+    last_chosen: Vec<u32>,
     overlay: Overlay,
+    evidence: Evidence,
+    /// Leading blocks of the prompt that the published tree knows.
+    published: usize,
+    /// For each candidate: the tick of its last use of what it holds.
+    ticks: SmallVec<[u32; fleet::decision::CANDIDATES_MAX]>,
 }
 
-const NOT_A_CANDIDATE: u32 = u32::MAX;
+/// One decision being made: what every policy reads.
+#[derive(Clone, Copy)]
+struct Scene<'a, 'r> {
+    snapshot: &'a Snapshot,
+    pool: &'a Pool,
+    request: &'r Request<'r>,
+    /// Indexes of the excluded workers.
+    excluded: &'r [u32],
+}
 
 impl Replica {
     /// A fresh replica whose draws follow from `seed`.
@@ -150,93 +104,103 @@ impl Replica {
             rng: SmallRng::seed_from_u64(seed),
             turn: 0,
             last_chosen: Vec::new(),
-            loads: Vec::new(),
             overlay: Overlay::new(),
+            evidence: Evidence::default(),
+            published: 0,
+            ticks: SmallVec::new(),
         }
     }
 
-    /// Chooses a worker of `pool`, or none if every member is excluded.
+    /// Chooses a worker of `pool` by the pool's policy; none if nobody can be chosen.
     pub fn choose<'a>(
         &mut self,
-        policy: &Policy,
         snapshot: &'a Snapshot,
         pool: &'a Pool,
         request: &Request<'_>,
     ) -> Option<Choice<'a>> {
-        let index_max = snapshot.fleet.workers.len();
-        if self.last_chosen.len() < index_max {
-            self.last_chosen.resize(index_max, 0);
-            self.loads.resize(index_max, NOT_A_CANDIDATE);
+        let excluded: SmallVec<[u32; EXCLUDED_INLINE]> =
+            request.excluded.iter().map(|worker| worker.index).collect();
+        let scene = Scene { snapshot, pool, request, excluded: &excluded };
+        let index_end = snapshot.fleet.workers.index_end() as usize;
+        if self.last_chosen.len() < index_end {
+            self.last_chosen.resize(index_end, 0);
         }
-        let choice = match policy {
-            Policy::Random => self.random(pool, request),
-            Policy::RoundRobin => round_robin(pool, request),
-            Policy::PowerOfTwo => self.power_of_two(pool, request),
-            Policy::CacheAware(config) => self.cache_aware(config, snapshot, pool, request),
-        }?;
-        self.turn += 1;
-        self.last_chosen[choice.worker.id.index as usize] = self.turn;
-        Some(choice)
-    }
-
-    fn random<'a>(&mut self, pool: &'a Pool, request: &Request<'_>) -> Option<Choice<'a>> {
-        let worker = self.draw(pool, request.excluded, None)?;
-        Some(plain(worker, Reason::Chance))
-    }
-
-    fn power_of_two<'a>(&mut self, pool: &'a Pool, request: &Request<'_>) -> Option<Choice<'a>> {
-        let first = self.draw(pool, request.excluded, None)?;
-        let Some(second) = self.draw(pool, request.excluded, Some(first.id)) else {
-            return Some(plain(first, Reason::Only));
+        self.begin(&scene);
+        let key = match &pool.policy {
+            Policy::Random => self.gather_random(&scene),
+            Policy::RoundRobin => self.gather_turn(&scene),
+            Policy::PowerOfTwo => self.gather_two(&scene),
+            Policy::CacheAware(config) => self.gather_affine(&scene, config),
+            Policy::LeastLoad => self.gather_work(&scene),
+            Policy::PrefixHash(config) => self.gather_prefix_hash(&scene, config),
+            Policy::ConsistentHashing => self.gather_ring_key(&scene),
+            Policy::Manual(config) => self.gather_manual(&scene, config),
+            Policy::Bucket(_) => self.gather_bucket(&scene),
+            Policy::Session => self.gather_session(&scene),
+            Policy::PrefixAware(config) => self.gather_any_holder(&scene, config),
         };
-        let lighter = if second.cells.load() < first.cells.load() { second } else { first };
-        Some(plain(lighter, Reason::Lighter))
+        let (at, reason) = decide(&pool.policy, &self.evidence)?;
+        let candidate = self.evidence.candidates[at];
+        let worker = snapshot.fleet.workers.get(candidate.worker)?;
+        self.turn = self.turn.wrapping_add(1);
+        self.last_chosen[candidate.worker as usize] = self.turn;
+        if candidate.role == Role::Least {
+            pool.board.take_turn(candidate.worker);
+        }
+        let is_news = pool.policy.reads_tree() && self.is_news(&scene, at);
+        if is_news {
+            self.overlay.place(request.blocks, self.published, worker.id, request.tick);
+        }
+        if matches!(pool.policy, Policy::CacheAware(_)) {
+            keys::remember(snapshot, key, worker, request.tick);
+        }
+        Some(Choice { worker, reason, matched_blocks: u32::from(candidate.matched), is_news, key })
     }
 
-    /// A member drawn uniformly among those that are neither excluded nor `other`.
-    fn draw<'a>(
-        &mut self,
-        pool: &'a Pool,
-        excluded: &[WorkerId],
-        other: Option<WorkerId>,
-    ) -> Option<&'a Arc<Worker>> {
-        let allowed = |worker: &&Arc<Worker>| !excluded.contains(&worker.id) && Some(worker.id) != other;
-        if excluded.is_empty() && other.is_none() {
-            let members = pool.members.len();
-            return (members > 0).then(|| &pool.members[self.rng.random_range(0..members)]);
+    /// What the last decision was made from.
+    pub fn evidence(&self) -> &Evidence {
+        &self.evidence
+    }
+
+    /// Forgets the last decision's evidence and notes what is common to all policies.
+    fn begin(&mut self, scene: &Scene<'_, '_>) {
+        let evidence = &mut self.evidence;
+        evidence.candidates.clear();
+        self.ticks.clear();
+        self.published = 0;
+        evidence.blocks = scene.request.blocks.len().min(usize::from(u16::MAX)) as u16;
+        evidence.known = 0;
+        evidence.prompt_bytes = scene.request.prompt_bytes.min(u32::MAX as usize) as u32;
+        evidence.cost_max = u32::MAX;
+        evidence.total = scene.pool.board.total().min(u64::from(u32::MAX)) as u32;
+        evidence.members = scene.pool.board.present();
+    }
+
+    /// Makes `worker` a candidate, if it can be chosen and there is room; true if it is one.
+    fn offer(&mut self, scene: &Scene<'_, '_>, worker: u32, role: Role, matched: usize, tick: u32) -> bool {
+        let is_full = self.evidence.candidates.len() == fleet::decision::CANDIDATES_MAX;
+        let Some(cost) = scene.cost(worker).filter(|_| !is_full) else { return false };
+        let last_chosen = self.last_chosen.get(worker as usize).copied().unwrap_or(0);
+        let matched = matched.min(usize::from(u16::MAX)) as u16;
+        self.evidence.candidates.push(Candidate { worker, cost, matched, role, last_chosen });
+        self.ticks.push(tick);
+        true
+    }
+
+    /// Makes the worker with the least to do a candidate.
+    fn offer_least(&mut self, scene: &Scene<'_, '_>) {
+        if let Some(least) = scene.pool.board.least(scene.excluded) {
+            self.offer(scene, least.index, Role::Least, 0, 0);
         }
-        if excluded.is_empty() {
-            // Two distinct picks without a loop: draw from one fewer, step over the other.
-            let at = pool.members.iter().position(|worker| Some(worker.id) == other)?;
-            let others = pool.members.len() - 1;
-            return (others > 0).then(|| {
-                let drawn = self.rng.random_range(0..others);
-                &pool.members[drawn + usize::from(drawn >= at)]
-            });
-        }
-        let candidates = pool.members.iter().filter(allowed).count();
-        if candidates == 0 {
-            return None;
-        }
-        pool.members.iter().filter(allowed).nth(self.rng.random_range(0..candidates))
     }
 }
 
-/// The member whose turn it is; an excluded one passes its turn to the next in order.
-fn round_robin<'a>(pool: &'a Pool, request: &Request<'_>) -> Option<Choice<'a>> {
-    let members = pool.members.len();
-    if members == 0 {
-        return None;
+impl Scene<'_, '_> {
+    /// What `worker` has to do; none if it cannot be chosen.
+    #[inline]
+    fn cost(&self, worker: u32) -> Option<u32> {
+        if self.excluded.contains(&worker) { None } else { self.pool.board.cost(worker) }
     }
-    let start = (pool.next_turn() % members as u64) as usize;
-    (0..members)
-        .map(|step| &pool.members[(start + step) % members])
-        .find(|worker| !request.excluded.contains(&worker.id))
-        .map(|worker| plain(worker, Reason::Turn))
-}
-
-fn plain(worker: &Arc<Worker>, reason: Reason) -> Choice<'_> {
-    Choice { worker, reason, matched_blocks: 0, is_news: false }
 }
 
 #[cfg(test)]

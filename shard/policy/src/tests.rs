@@ -1,216 +1,152 @@
-//! Decisions over small fleets, with loads, prefixes and exclusions set by hand.
+//! Decisions over small fleets, with loads, prefixes, keys and exclusions set by hand.
 
-use std::sync::atomic::AtomicU64;
-
-use fleet::cell::WorkerCells;
-use fleet::snapshot::Fleet;
-use fleet::snapshot::Page;
-use fleet::stats::ModelStats;
-use fleet::stats::StatsShape;
-use fleet::tree::HolderId;
-use fleet::tree::PrefixTree;
-use fleet::tree::TreeConfig;
+use fleet::rules::CacheAware;
+use fleet::rules::Rules;
+use fleet::snapshot::Claim;
 
 use super::*;
 
-struct World {
-    snapshot: Snapshot,
-    tree: PrefixTree,
-    replica: Replica,
+mod affine;
+mod keyed;
+mod property;
+mod world;
+
+use self::world::World;
+use self::world::id;
+use self::world::request;
+
+fn policies() -> Vec<Policy> {
+    Policy::NAMES.iter().filter_map(|name| Rules::default().policy(name)).collect()
 }
 
-impl World {
-    fn new(workers: u32) -> Self {
-        let members: Box<[Arc<Worker>]> = (0..workers)
-            .map(|index| {
-                Arc::new(Worker {
-                    id: WorkerId { index, generation: index + 1 },
-                    url: format!("http://w{index}").into(),
-                    host: format!("w{index}").into(),
-                    base_path: "".into(),
-                    addresses: Box::new([]),
-                    authorization: None,
-                    cells: Arc::new(WorkerCells::new(1)),
-                })
-            })
-            .collect();
-        let shape =
-            StatsShape { endpoints: 1, methods: 1, error_codes: 1, duration_bounds_us: Arc::from([1]) };
-        let pool = Arc::new(Pool {
-            model: "m".into(),
-            block_seed: 0,
-            members: members.clone(),
-            rotation: Arc::new(AtomicU64::new(0)),
-            stats: Arc::new(ModelStats::new(1, &shape)),
-        });
-        let page = Page { status: 200, content_type: "", body: Default::default() };
-        let mut tree = PrefixTree::new(TreeConfig { bytes_max: 1 << 20, blocks_per_holder_max: usize::MAX });
-        let fleet = Fleet {
-            workers: members.iter().cloned().map(Some).collect(),
-            pools: Box::new([pool]),
-            readiness: page.clone(),
-            health_generate: page.clone(),
-            models: page,
-        };
-        let snapshot = Snapshot { version: 1, fleet: Arc::new(fleet), tree: tree.snapshot() };
-        Self { snapshot, tree, replica: Replica::new(7) }
-    }
-
-    fn hold(&mut self, blocks: &[u64], worker: u32) {
-        self.tree.insert(blocks, HolderId(worker), 0);
-        self.snapshot.tree = self.tree.snapshot();
-    }
-
-    fn load(&self, worker: u32, requests: u32) {
-        (0..requests).for_each(|_| self.snapshot.fleet.pools[0].members[worker as usize].cells.begin(0));
-    }
-
-    fn choose_with(&mut self, policy: &Policy, request: &Request<'_>) -> Option<(u32, Reason, u32, bool)> {
-        let pool = Arc::clone(&self.snapshot.fleet.pools[0]);
-        self.replica
-            .choose(policy, &self.snapshot, &pool, request)
-            .map(|choice| (choice.worker.id.index, choice.reason, choice.matched_blocks, choice.is_news))
-    }
-
-    fn choose(&mut self, policy: &Policy, blocks: &[u64]) -> (u32, Reason, u32, bool) {
-        self.choose_with(policy, &request(blocks, &[])).expect("a worker")
-    }
+/// SGLang's thresholds alone, without the bound on affinity.
+fn unbounded() -> Policy {
+    Policy::CacheAware(CacheAware { affinity_load_factor: 0.0, ..CacheAware::default() })
 }
 
-fn cache_aware() -> Policy {
-    Policy::CacheAware(CacheAware::default())
-}
-
-fn policies() -> [Policy; 4] {
-    [Policy::Random, Policy::RoundRobin, Policy::PowerOfTwo, cache_aware()]
-}
-
-/// A prompt as long as its blocks can be.
-fn request<'a>(blocks: &'a [u64], excluded: &'a [WorkerId]) -> Request<'a> {
-    Request { blocks, prompt_bytes: 128 * blocks.len(), excluded, tick: 0 }
-}
-
-fn id(index: u32) -> WorkerId {
-    WorkerId { index, generation: index + 1 }
+#[test]
+fn every_name_is_a_policy_of_that_name() {
+    assert_eq!(policies().len(), Policy::NAMES.len());
+    for (number, (policy, name)) in policies().iter().zip(Policy::NAMES).enumerate() {
+        assert_eq!((policy.name(), usize::from(policy.number())), (name, number));
+    }
 }
 
 #[test]
 fn an_excluded_worker_is_never_chosen_and_the_last_one_left_always() {
     for policy in policies() {
-        let mut world = World::new(3);
+        let mut world = World::new(3, policy);
         world.hold(&[1, 2], 0);
-        for _ in 0..50 {
+        for n in 0..50 {
             let excluded = [id(0), id(2)];
-            let request = request(&[1, 2], &excluded);
-            assert_eq!(world.choose_with(&policy, &request).expect("one is left").0, 1, "{}", policy.name());
+            let key = n.to_string();
+            let keys = Keys { session: Some(key.as_bytes()), ..Keys::default() };
+            let request = Request { keys, ..request(&[1, 2], &excluded) };
+            assert_eq!(world.choose_with(&request).expect("one is left").0, 1, "{}", policy.name());
         }
         let excluded = [id(0), id(1), id(2)];
         let request = request(&[1], &excluded);
-        assert!(world.choose_with(&policy, &request).is_none());
-        assert!(World::new(0).choose_with(&policy, &request).is_none());
+        assert!(world.choose_with(&request).is_none(), "{}", policy.name());
+        assert!(World::new(0, policy).choose_with(&request).is_none(), "{}", policy.name());
+    }
+}
+
+#[test]
+fn a_worker_that_is_off_the_board_is_never_chosen() {
+    for policy in policies() {
+        let mut world = World::new(3, policy);
+        world.hold(&[1, 2], 1);
+        world.set_present(1, false);
+        for _ in 0..50 {
+            assert_ne!(world.choose(&[1, 2]).0, 1, "{}", policy.name());
+        }
     }
 }
 
 #[test]
 fn round_robin_takes_turns_exactly() {
-    let mut world = World::new(3);
-    let picks: Vec<u32> = (0..7).map(|_| world.choose(&Policy::RoundRobin, &[]).0).collect();
+    let mut world = World::new(3, Policy::RoundRobin);
+    let picks: Vec<u32> = (0..7).map(|_| world.choose(&[]).0).collect();
     assert_eq!(picks, [0, 1, 2, 0, 1, 2, 0]);
 }
 
 #[test]
 fn random_reaches_every_worker() {
-    let mut world = World::new(4);
+    let mut world = World::new(4, Policy::Random);
     let mut seen = [0; 4];
-    (0..400).for_each(|_| seen[world.choose(&Policy::Random, &[]).0 as usize] += 1);
+    (0..400).for_each(|_| seen[world.choose(&[]).0 as usize] += 1);
     assert!(seen.iter().all(|&n| n > 60), "{seen:?}");
 }
 
 #[test]
+fn weights_are_shares_of_requests() {
+    for policy in [Policy::Random, Policy::RoundRobin, Policy::PowerOfTwo] {
+        let mut world = World::weighted(&[1.0, 3.0], policy);
+        let mut seen = [0_u32; 2];
+        (0..800).for_each(|_| seen[world.choose(&[]).0 as usize] += 1);
+        assert!((150..=250).contains(&seen[0]), "{}: {seen:?}", policy.name());
+    }
+    // By load: three requests on the heavy worker are as much as one on the other.
+    let mut world = World::weighted(&[1.0, 3.0], unbounded());
+    let mut seen = [0_u32; 2];
+    for prompt in 0..80 {
+        let worker = world.choose(&[1000 + prompt]).0;
+        world.load(worker, 1);
+        seen[worker as usize] += 1;
+    }
+    assert_eq!(seen, [20, 60]);
+}
+
+#[test]
 fn power_of_two_picks_the_lighter_of_two_distinct_workers() {
-    let mut world = World::new(2);
+    let mut world = World::new(2, Policy::PowerOfTwo);
     world.load(0, 1);
     for _ in 0..50 {
-        assert_eq!(world.choose(&Policy::PowerOfTwo, &[]).0, 1);
+        assert_eq!(world.choose(&[]).0, 1);
     }
 }
 
 #[test]
-fn unknown_prompts_spread_evenly_over_idle_workers() {
-    let mut world = World::new(3);
-    let mut seen = [0; 3];
-    for prompt in 0..30 {
-        seen[world.choose(&cache_aware(), &[1000 + prompt]).0 as usize] += 1;
+fn least_load_counts_what_is_not_computed_yet() {
+    let mut world = World::new(2, Policy::LeastLoad);
+    let claim = Claim { prompt_bytes: 80_000, uncached_bytes: 80_000 };
+    let worker = world.worker(0);
+    worker.begin(&claim);
+    assert!((0..8).all(|prompt| world.choose(&[100 + prompt]).0 == 1));
+    // Computed, it is only an answer being generated: less than a whole prompt.
+    worker.prompt_done(&claim);
+    world.worker(1).begin(&claim);
+    assert_eq!(world.choose(&[200]).0, 0);
+    worker.end(&claim, true);
+    world.worker(1).end(&claim, false);
+    assert_eq!(world.board().total(), 0);
+}
+
+#[test]
+fn least_load_weighs_what_a_worker_holds() {
+    let mut world = World::new(2, Policy::LeastLoad);
+    let blocks: Vec<u64> = (0..400).collect();
+    world.hold(&blocks, 1);
+    world.worker(1).begin(&Claim { prompt_bytes: 8_000, uncached_bytes: 8_000 });
+    // A second of work ahead against six of computing the prompt.
+    assert_eq!(world.choose(&blocks).0, 1);
+    (0..10).for_each(|_| world.worker(1).begin(&Claim { prompt_bytes: 8_000, uncached_bytes: 8_000 }));
+    assert_eq!(world.choose(&blocks).0, 0);
+}
+
+#[test]
+fn bucket_goes_by_length_until_load_is_out_of_balance() {
+    let mut world = World::new(3, Rules::default().policy("bucket").expect("a policy"));
+    world.set_bounds(&[1_000, 10_000]);
+    let choose = |world: &mut World, prompt_bytes| {
+        let request = Request { prompt_bytes, ..Request::default() };
+        world.choose_with(&request).map(|(worker, reason, ..)| (worker, reason))
+    };
+    for (prompt_bytes, worker) in [(10, 0), (1_000, 0), (1_001, 1), (10_000, 1), (10_001, 2), (1 << 20, 2)] {
+        assert_eq!(choose(&mut world, prompt_bytes), Some((worker, Reason::Place)));
     }
-    assert_eq!(seen, [10, 10, 10]);
-}
-
-#[test]
-fn the_holder_of_the_prefix_wins_above_the_threshold_only() {
-    let mut world = World::new(3);
-    world.hold(&[1, 2, 3, 4], 2);
-    let (worker, reason, matched, is_news) = world.choose(&cache_aware(), &[1, 2, 3, 4]);
-    assert_eq!((worker, reason, matched, is_news), (2, Reason::Prefix, 4, false));
-    let (_, reason, matched, _) = world.choose(&cache_aware(), &[1, 20, 30, 40, 50]);
-    assert_eq!((reason, matched), (Reason::LeastLoad, 0));
-}
-
-#[test]
-fn the_lightest_of_all_holders_wins() {
-    let mut world = World::new(3);
-    world.hold(&[1, 2], 0);
-    world.hold(&[1, 2], 1);
-    world.load(0, 3);
-    assert_eq!(world.choose(&cache_aware(), &[1, 2]).0, 1);
-}
-
-#[test]
-fn load_out_of_balance_beats_affinity() {
-    let mut world = World::new(2);
-    world.hold(&[1, 2], 0);
-    world.load(0, 64);
-    assert_eq!(world.choose(&cache_aware(), &[1, 2]).1, Reason::Prefix, "64 is not more than 64");
-    world.load(0, 1);
-    let (worker, reason, ..) = world.choose(&cache_aware(), &[1, 2]);
-    assert_eq!((worker, reason), (1, Reason::Balance));
-}
-
-#[test]
-fn out_of_balance_still_prefers_a_light_holder() {
-    let mut world = World::new(3);
-    world.hold(&[1, 2], 0);
-    world.hold(&[1, 2], 2);
-    world.load(0, 100);
-    world.load(2, 5);
-    let (worker, reason, matched, _) = world.choose(&cache_aware(), &[1, 2]);
-    assert_eq!((worker, reason, matched), (2, Reason::Balance, 2));
-}
-
-#[test]
-fn the_second_request_sticks_before_the_tree_is_published() {
-    let mut world = World::new(4);
-    let (first, ..) = world.choose(&cache_aware(), &[1, 2, 3]);
-    let (second, reason, matched, _) = world.choose(&cache_aware(), &[1, 2, 3, 4]);
-    assert_eq!((second, reason, matched), (first, Reason::Prefix, 3));
-}
-
-#[test]
-fn a_worker_that_left_is_not_chosen_for_what_it_held() {
-    let mut world = World::new(2);
-    world.hold(&[1, 2], 0);
-    let excluded = [id(0)];
-    let request = request(&[1, 2], &excluded);
-    let (worker, _, matched, is_news) = world.choose_with(&cache_aware(), &request).expect("one");
-    assert_eq!((worker, matched, is_news), (1, 0, true));
-}
-
-#[test]
-fn the_threshold_is_a_share_of_bytes_not_of_blocks() {
-    let mut world = World::new(2);
-    // 128 of 640 bytes, in 3 of 7 blocks: a fifth, which is not above 0.3.
-    world.hold(&[1, 2, 3], 1);
-    let blocks = [1, 2, 3, 40, 50, 60, 70];
-    let short = Request { prompt_bytes: 640, ..request(&blocks, &[]) };
-    let (_, reason, matched, _) = world.choose_with(&cache_aware(), &short).expect("a worker");
-    assert_eq!((reason, matched), (Reason::LeastLoad, 0));
+    world.worker(2).begin(&Claim { prompt_bytes: 50_000, uncached_bytes: 0 });
+    assert!(matches!(choose(&mut world, 20_000), Some((0 | 1, Reason::Spread))));
+    world.set_present(0, false);
+    assert!(matches!(choose(&mut world, 10), Some((1, _))), "a range whose worker is gone has another");
 }

@@ -20,6 +20,7 @@ use crate::finish::End;
 use crate::finish::Trace;
 use crate::limits;
 use crate::relay::Plan;
+use crate::relay::learn_answer;
 use crate::relay::leg_worker;
 use crate::relay::stream::BodyDecoder;
 use crate::relay::stream::Flow;
@@ -103,7 +104,10 @@ impl Passage<'_, '_, '_> {
         let mut relay = Relay::new(decoder, plan.kind, plan.delimiter);
         self.trace.status = head.status;
         let mut out = self.shard.take_buffer();
-        encode::response_head(head, &self.trace.request_id, plan.delimiter, plan.connection, &mut out);
+        let explanation = self.trace.leg.as_ref().and_then(|leg| leg.explanation.as_deref());
+        let request_id = &self.trace.request_id;
+        encode::response_head(head, request_id, plan.delimiter, plan.connection, explanation, &mut out);
+        learn_answer(self.shard, self.trace, head.status, if decoded.is_empty() { early } else { decoded });
         relay.push_decoded(decoded, &mut out);
         let mut flow = relay.push(early, &mut out);
         let sent = self.client.send(self.shard, &out, b"").await;
@@ -180,6 +184,9 @@ impl Passage<'_, '_, '_> {
         }
         let now = self.shard.clock.now();
         self.trace.first_byte.get_or_insert(now);
+        if let Some(leg) = &mut self.trace.leg {
+            leg.prompt_done();
+        }
         if relay.events() > pace.events {
             if let (Some(last), Some(leg)) = (pace.last, &self.trace.leg) {
                 let stats = leg.pool().stats.shard(self.shard.index);

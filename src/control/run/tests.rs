@@ -73,7 +73,8 @@ fn a_worker_comes_and_the_process_ends() {
     let reply = running.call("POST", "/add_worker", Some(&format!("url={url}")));
     assert_eq!(reply.body, format!("Successfully added worker: {url}"));
     // The answer means that the worker can be used.
-    let worker = Arc::clone(&running.snapshot.load().fleet.pools[0].members[0]);
+    let fleet = Arc::clone(&running.snapshot.load().fleet);
+    let worker = Arc::clone(fleet.workers.get(fleet.pools[0].members[0]).expect("a member is registered"));
     assert_eq!(*worker.url, *url);
 
     let report = Report::Placed { worker: worker.id, blocks: [1, 2, 3].into() };

@@ -31,6 +31,9 @@ use crate::control::worker::Change;
 use crate::control::worker::Stage;
 use crate::control::worker::WorkerSpec;
 
+/// The label that names the policy of a worker's models, as in SGLang's gateway.
+const POLICY_LABEL: &str = "policy";
+
 /// Why a worker cannot be added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AddError {
@@ -62,7 +65,7 @@ impl State {
             warn!(worker = %spec.url.text, "worker has no API key; the gateway's own is not passed on");
         }
         let uuid = uuid::Builder::from_random_bytes(self.uuids.random()).into_uuid();
-        let id = self.registry.insert(uuid, spec, self.config.shards, now);
+        let id = self.registry.insert(uuid, spec, now);
         self.registry.schedule(id, Some(now));
         self.changed(News::Fleet);
         id
@@ -78,6 +81,9 @@ impl State {
     /// Takes a worker out of the fleet. Requests in flight go on.
     pub(crate) fn remove(&mut self, id: WorkerId, now: Duration, orders: &mut Vec<Order>) {
         self.registry.retire(id);
+        let names = self.registry.get(id).map(|entry| entry.models.clone()).unwrap_or_default();
+        self.set_absent(id, &names);
+        self.models.release(&names);
         self.forget_placements(id);
         self.stats.workers_removed_total.add(1);
         let entry = self.registry.get_mut(id).expect("a draining worker is still there");
@@ -232,7 +238,20 @@ impl State {
             None => metadata.model_names(),
         };
         let names = if names.is_empty() { vec![UNKNOWN_MODEL] } else { names };
-        entry.models = names.into_iter().map(|name| self.models.admit(name)).collect();
+        let hint = entry.spec.labels.get(POLICY_LABEL).map(String::as_str);
+        let mut models: Vec<Box<str>> = Vec::with_capacity(names.len());
+        for name in names {
+            let name = self.models.admit(name, hint);
+            // Names beyond the bound share one.
+            if models.contains(&name) {
+                self.models.release(&[name]);
+            } else {
+                models.push(name);
+            }
+        }
+        let before = std::mem::replace(&mut entry.models, models);
+        entry.set_boards(entry.models.iter().map(|name| Arc::clone(&self.models.get(name).board)).collect());
+        let lost: Vec<_> = before.iter().filter(|name| !entry.models.contains(name)).cloned().collect();
         entry.metadata = metadata;
         // Reached => Ready
         if entry.stage == Stage::Reached {
@@ -248,8 +267,17 @@ impl State {
                 orders.push(Order::Reply { to, reply: legacy::added(&entry.spec.url.text) });
             }
         }
+        self.set_absent(id, &lost);
+        self.models.release(&before);
         self.changed(News::Fleet);
         self.schedule_check(id, now);
+    }
+
+    /// Takes a worker off the boards of `models` at once; it comes back with a publication if it still serves them.
+    fn set_absent(&self, id: WorkerId, models: &[Box<str>]) {
+        for name in models {
+            self.models.get(name).board.set_present(id.index, false);
+        }
     }
 
     /// Says when a worker is checked next, now that nothing is under way.

@@ -120,12 +120,12 @@ fn a_removed_worker_drains() {
     let mut rig = Rig::ready(&[A, B]);
     let id = rig.id(A);
     let worker = Arc::clone(rig.snapshot.fleet.worker(id).expect("registered"));
-    worker.cells.begin(1);
+    worker.cells.begin();
     rig.call("POST", &format!("/remove_worker?url={A}"), "");
     assert_eq!(rig.routable(), [B]);
     rig.pass(10 * SECOND);
     assert!(rig.snapshot.fleet.worker(id).is_some(), "a request is in flight");
-    worker.cells.end(1);
+    worker.cells.end();
     rig.pass(limits::DRAIN_CHECK);
     assert!(rig.snapshot.fleet.worker(id).is_none());
 }

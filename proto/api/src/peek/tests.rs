@@ -4,12 +4,12 @@ use super::*;
 
 fn prompt(shape: PromptShape, body: &str) -> Vec<String> {
     let mut spans = PromptSpans::default();
-    peek(shape, body.as_bytes(), &mut spans).expect("accepted");
+    peek(shape, body.as_bytes(), &[], &mut spans).expect("accepted");
     spans.parts(body.as_bytes()).map(|part| String::from_utf8_lossy(part).into_owned()).collect()
 }
 
 fn refused(body: &[u8]) -> ApiError {
-    peek(PromptShape::Messages, body, &mut PromptSpans::default()).expect_err("refused")
+    peek(PromptShape::Messages, body, &[], &mut PromptSpans::default()).expect_err("refused")
 }
 
 #[test]
@@ -52,7 +52,7 @@ fn a_conversation_extends_its_own_prefix() {
 fn model_and_stream_are_found_with_escapes_and_in_any_place() {
     let mut spans = PromptSpans::default();
     let body = br#"{"a":{"model":"inner","stream":true},"mod\u0065l":"caf\u00e9","stream":true}"#;
-    let peeked = peek(PromptShape::Messages, body, &mut spans).expect("accepted");
+    let peeked = peek(PromptShape::Messages, body, &[], &mut spans).expect("accepted");
     assert_eq!(peeked.model.as_deref(), Some("café"));
     assert!(peeked.stream);
 }
@@ -61,7 +61,7 @@ fn model_and_stream_are_found_with_escapes_and_in_any_place() {
 fn an_opaque_body_is_read_for_its_model_alone() {
     let mut spans = PromptSpans::default();
     let body = br#"{"model":"m","input":"text to speak"}"#;
-    let peeked = peek(PromptShape::Opaque, body, &mut spans).expect("accepted");
+    let peeked = peek(PromptShape::Opaque, body, &[], &mut spans).expect("accepted");
     assert_eq!(peeked.model.as_deref(), Some("m"));
     assert_eq!(spans.parts(body).count(), 0);
 }
@@ -101,9 +101,22 @@ fn a_form_names_its_model_in_a_field() {
 fn a_body_of_tiny_strings_costs_a_bounded_list() {
     let mut spans = PromptSpans::default();
     let many = format!("{{\"prompt\":[{}\"x\"]}}", "\"\",\"a\",".repeat(100_000));
-    peek(PromptShape::Prompt, many.as_bytes(), &mut spans).expect("accepted");
+    peek(PromptShape::Prompt, many.as_bytes(), &[], &mut spans).expect("accepted");
     assert_eq!(spans.parts(many.as_bytes()).count(), SPANS_MAX);
     let long = format!("{{\"prompt\":[\"{0}\",\"{0}\",\"{0}\"]}}", "y".repeat(PROMPT_BYTES_MAX / 2));
-    peek(PromptShape::Prompt, long.as_bytes(), &mut spans).expect("accepted");
+    peek(PromptShape::Prompt, long.as_bytes(), &[], &mut spans).expect("accepted");
     assert_eq!(spans.parts(long.as_bytes()).count(), 2);
+}
+
+#[test]
+fn fields_are_found_at_the_top_only() {
+    let names = ["user", "n", "absent", "nothing", "list"].map(str::to_owned);
+    let body = br#"{"messages":[{"user":"inner"}], "user" : "a\"b" ,"n": 12,"nothing":null,"list":[1, 2]}"#;
+    let mut spans = PromptSpans::default();
+    peek(PromptShape::Messages, body, &names, &mut spans).expect("accepted");
+    let found: Vec<_> = (0..6).map(|at| spans.field(at, body)).collect();
+    let expected: [Option<&[u8]>; 6] = [Some(br#"a\"b"#), Some(b"12"), None, None, Some(b"[1, 2]"), None];
+    assert_eq!(found, expected);
+    peek(PromptShape::Messages, b"{}", &names, &mut spans).expect("accepted");
+    assert_eq!(spans.field(0, b"{}"), None);
 }

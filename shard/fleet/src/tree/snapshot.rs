@@ -27,6 +27,17 @@ pub struct Match<'a> {
     holders: &'a [Presence],
 }
 
+/// Steps of a trail that are kept: its last ones. A conversation is one node, so few trails are longer.
+const STEPS_KEPT_MAX: usize = 16;
+
+/// The way of a prompt down the tree: every node on it with its depth.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Trail<'a> {
+    /// The last steps, the latest at `steps - 1` modulo the length.
+    kept: [Match<'a>; STEPS_KEPT_MAX],
+    steps: usize,
+}
+
 // === impl TreeSnapshot ===
 
 impl TreeSnapshot {
@@ -36,41 +47,32 @@ impl TreeSnapshot {
 
     /// The longest prefix of `blocks` that anybody holds.
     pub fn find(&self, blocks: impl Blocks) -> Match<'_> {
-        self.find_deepest(blocks, |_| true)
+        self.trail(blocks).deepest_first().next().unwrap_or_default()
     }
 
-    /// The longest prefix of `blocks` that an admissible holder has.
+    /// The prefixes of `blocks` that anybody holds, each with who holds it.
     ///
-    /// The match lists all holders of that prefix, so the caller asks again when it picks one of them. `admissible` is
-    /// called on each node of the path until it first says yes, so it should be cheap and must be consistent.
-    pub fn find_deepest(
-        &self,
-        mut blocks: impl Blocks,
-        mut admissible: impl FnMut(HolderId) -> bool,
-    ) -> Match<'_> {
-        let mut found = Match::default();
-        let Some(mut node) = self.root.as_ref() else { return found };
+    /// Presence is prefix-closed, so who holds a longer one holds the shorter ones too.
+    pub fn trail(&self, mut blocks: impl Blocks) -> Trail<'_> {
+        let mut trail = Trail::default();
+        let Some(mut node) = self.root.as_ref() else { return trail };
         let mut depth = 0;
         while let Some(key) = blocks.get(depth)
             && let Some(child) = node.kids.get(key)
         {
-            // Presence is prefix-closed: where no admissible holder is, none is deeper either.
-            if !child.holders.iter().any(|presence| admissible(presence.holder)) {
-                break;
-            }
             let shared = 1
                 + (1..child.edge.len())
                     .take_while(|&index| blocks.get(depth + index) == Some(child.edge[index]))
                     .count();
             depth += shared;
-            found = Match { blocks: depth as u32, holders: &child.holders };
+            trail.push(Match { blocks: depth as u32, holders: &child.holders });
             if shared < child.edge.len() {
                 break;
             }
             node = child;
         }
         debug_assert!(depth <= BLOCKS_PER_PROMPT_MAX);
-        found
+        trail
     }
 
     #[cfg(test)]
@@ -91,5 +93,43 @@ impl<'a> Match<'a> {
     /// Everybody who holds the matched blocks, by id, each with the tick of its last use.
     pub fn holders(&self) -> impl ExactSizeIterator<Item = (HolderId, u32)> + 'a {
         self.holders.iter().map(|presence| (presence.holder, presence.tick))
+    }
+
+    /// How many hold the matched blocks.
+    pub fn holder_count(&self) -> usize {
+        self.holders.len()
+    }
+
+    /// The holder at a position in the order of ids, with the tick of its last use.
+    pub fn holder(&self, at: usize) -> (HolderId, u32) {
+        (self.holders[at].holder, self.holders[at].tick)
+    }
+}
+
+// === impl Trail ===
+
+impl<'a> Trail<'a> {
+    fn push(&mut self, step: Match<'a>) {
+        self.kept[self.steps % STEPS_KEPT_MAX] = step;
+        self.steps += 1;
+    }
+
+    /// The prefixes, longest first, as far back as they are kept.
+    pub fn deepest_first(&self) -> impl Iterator<Item = Match<'a>> + '_ {
+        (0..self.steps.min(STEPS_KEPT_MAX)).map(|back| self.kept[(self.steps - 1 - back) % STEPS_KEPT_MAX])
+    }
+
+    /// Leading blocks that anybody holds.
+    pub fn known(&self) -> usize {
+        self.deepest_first().next().map_or(0, |step| step.blocks as usize)
+    }
+
+    /// Leading blocks that `holder` has, as far as the kept steps say, and the tick of its last use.
+    pub fn held_by(&self, holder: HolderId) -> (usize, u32) {
+        let found = self.deepest_first().find_map(|step| {
+            let at = step.holders.binary_search_by_key(&holder, |presence| presence.holder).ok()?;
+            Some((step.blocks as usize, step.holders[at].tick))
+        });
+        found.unwrap_or_default()
     }
 }

@@ -85,14 +85,16 @@ fn a_match_names_all_holders_of_its_deepest_node() {
 }
 
 #[test]
-fn the_deepest_admissible_match_skips_the_others() {
+fn a_trail_says_how_much_each_holder_has() {
     let mut tree = PrefixTree::new(UNBOUNDED);
     tree.insert(&path(1, 0, 4, 8), A, 1);
     tree.insert(&path(1, 1, 4, 8), B, 1);
     let snapshot = tree.snapshot();
-    assert_eq!(snapshot.find_deepest(&path(1, 0, 4, 8), |holder| holder == A).blocks, 8);
-    assert_eq!(snapshot.find_deepest(&path(1, 0, 4, 8), |holder| holder == B).blocks, 4);
-    assert_eq!(snapshot.find_deepest(&path(1, 0, 4, 8), |holder| holder == C).blocks, 0);
+    let prompt = path(1, 0, 4, 8);
+    let trail = snapshot.trail(&prompt);
+    assert_eq!([A, B, C].map(|holder| trail.held_by(holder)), [(8, 1), (4, 1), (0, 0)]);
+    let depths: Vec<u32> = trail.deepest_first().map(|step| step.blocks).collect();
+    assert_eq!((depths, trail.known()), (vec![8, 4], 8));
 }
 
 #[test]

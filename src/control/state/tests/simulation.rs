@@ -121,10 +121,10 @@ impl Simulation {
         let members = self.rig.members();
         if !members.is_empty() && self.flights.len() < 8 {
             let cells = Arc::clone(&members[self.rng.random_range(0..members.len())].cells);
-            cells.begin(0);
+            cells.begin();
             self.flights.push(cells);
         } else if let Some(cells) = self.flights.pop() {
-            cells.end(0);
+            cells.end();
         }
     }
 
@@ -138,7 +138,7 @@ impl Simulation {
         let fleet = &self.rig.snapshot.fleet;
         let registry = &self.rig.state.registry;
         assert!(fleet.pools.is_sorted_by(|a, b| a.model < b.model), "pools are ordered and unique");
-        for member in fleet.pools.iter().flat_map(|pool| &pool.members) {
+        for member in self.rig.members() {
             assert!(fleet.worker(member.id).is_some_and(|worker| Arc::ptr_eq(worker, member)));
             assert!(!member.addresses.is_empty());
             assert_eq!(registry.get(member.id).expect("registered").health(), Health::Ready);

@@ -1,0 +1,82 @@
+//! What control looks after from time to time: ranges of prompt lengths, and keys that nobody uses any more.
+
+use std::time::Duration;
+
+use fleet::rules::Policy;
+
+use super::News;
+use super::State;
+
+/// When what is due next.
+#[derive(Debug, Default)]
+pub(super) struct Upkeep {
+    bounds_due: Option<Duration>,
+    sweep_due: Option<Duration>,
+}
+
+impl State {
+    pub(super) fn next_upkeep(&self) -> Option<Duration> {
+        [self.upkeep.bounds_due, self.upkeep.sweep_due].into_iter().flatten().min()
+    }
+
+    /// Does what is due by `now`, and plans the next time for what is needed at all.
+    pub(super) fn keep_up(&mut self, now: Duration) {
+        let is_due = |due: Option<Duration>| due.is_none_or(|due| due <= now);
+        if is_due(self.upkeep.bounds_due) {
+            let has_ranges = self.adjust_ranges();
+            self.upkeep.bounds_due = has_ranges.then(|| now + self.config.bucket_adjust_interval);
+        }
+        if is_due(self.upkeep.sweep_due) {
+            let has_keys = self.sweep_keys(now);
+            self.upkeep.sweep_due = has_keys.then(|| now + self.config.eviction_interval);
+        }
+    }
+
+    /// Moves the ranges of every bucket model to the lengths seen lately; false if there is no such model.
+    fn adjust_ranges(&mut self) -> bool {
+        let mut has_ranges = false;
+        let mut has_moved = false;
+        for (name, model) in self.models.iter_mut() {
+            if !matches!(model.policy, Policy::Bucket(_)) || model.workers == 0 {
+                continue;
+            }
+            has_ranges = true;
+            let pool = self.fleet.pools.iter().find(|pool| *pool.model == *name);
+            let bounds = model.lengths.take_bounds(pool.map_or(0, |pool| pool.members.len()));
+            if *bounds != *model.bounds {
+                model.bounds = bounds.into();
+                has_moved = true;
+            }
+        }
+        if has_moved {
+            self.changed(News::Fleet);
+        }
+        has_ranges
+    }
+
+    /// Forgets keys that were not used for the time their policy allows, or whose worker has left; false if no policy
+    /// keeps keys.
+    fn sweep_keys(&mut self, now: Duration) -> bool {
+        let keeps_keys = |policy: &Policy| {
+            matches!(policy, Policy::Manual(_) | Policy::CacheAware(_) | Policy::ConsistentHashing)
+        };
+        if !self.models.iter_mut().any(|(_, model)| keeps_keys(&model.policy) && model.workers > 0) {
+            return false;
+        }
+        let tick = now.as_secs() as u32;
+        let idle_s_max = self.config.rules.manual.max_idle_s;
+        let fleet = &self.fleet;
+        let mut kept = vec![0; fleet.workers.index_end() as usize];
+        self.sticky.sweep(|owner| {
+            let is_registered = fleet.workers.get(owner.index).is_some_and(|worker| owner.is(worker.id));
+            let is_over = !is_registered || owner.idle_s(tick) > idle_s_max;
+            if !is_over {
+                kept[owner.index as usize] += 1;
+            }
+            is_over
+        });
+        // Keys that gave way in a full set were not counted out: this is the true number.
+        fleet.workers.iter().for_each(|worker| worker.cells.set_keys(kept[worker.id.index as usize]));
+        true
+    }
+}
