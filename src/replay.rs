@@ -6,7 +6,8 @@ use std::io::BufWriter;
 use std::io::Write;
 use std::path::Path;
 
-use policy::CacheAware;
+use fleet::rules::CacheAware;
+use fleet::rules::Rules;
 use policy::Policy;
 use replay::engine::EngineConfig;
 use replay::gateway::Gateway;
@@ -14,10 +15,12 @@ use replay::generate;
 use replay::generate::Load;
 use replay::limits::CONTENDERS_MAX;
 use replay::limits::REQUESTS_MAX;
+use replay::limits::SHARDS_MAX;
 use replay::limits::WORKERS_MAX;
 use replay::oracle::Oracle;
 use replay::report::Report;
 use replay::report::Row;
+use replay::reproduce::reproduce;
 use replay::router::Router;
 use replay::simulate;
 use replay::simulate::Pace;
@@ -30,8 +33,8 @@ use crate::Failure;
 use crate::cli::ReplayFlags;
 use crate::cli::ThresholdFlags;
 
-/// Names of all policies, in the order of the table.
-const ALL: [&str; 6] = ["random", "round_robin", "power_of_two", "cache_aware", "oracle", "oracle_ttft"];
+/// The routers that know every engine's cache, by name.
+const ORACLES: [(&str, Oracle); 2] = [("oracle", Oracle::Hits), ("oracle_ttft", Oracle::FirstToken)];
 
 /// A policy of the comparison, by the name it has in the table.
 #[derive(Clone, Debug)]
@@ -49,24 +52,32 @@ enum ContenderKind {
 /// Replays the trace under every policy asked for and prints the table.
 pub(crate) fn run(flags: &ReplayFlags) -> Result<(), Failure> {
     let plan = plan(flags)?;
-    let contenders = contenders(flags)?;
+    // What is asked for is checked before a long trace is read.
+    contenders(flags, true)?;
     let trace = trace(flags)?;
     if trace.requests().is_empty() {
         return Err(Failure::usage("the trace has no requests"));
     }
+    let contenders = contenders(flags, trace.requests().iter().any(|request| request.key.is_some()))?;
     if let Some(path) = &flags.trace.write {
         write_file(path, |file| replay::trace::write(&trace, file))?;
     }
     let mut report = Report::new(source(flags, &trace), plan_in_words(&plan), &trace);
     for Contender { name, kind } in contenders {
         let mut router: Box<dyn Router> = match kind {
-            ContenderKind::Policy(policy) => Box::new(Gateway::new(policy, plan.workers, flags.seed)),
+            ContenderKind::Policy(policy) => {
+                Box::new(Gateway::new(policy, plan.workers, flags.engine.shards, flags.seed))
+            }
             ContenderKind::Oracle(oracle) => Box::new(oracle),
         };
         let outcome = simulate::run(&trace, &plan, router.as_mut());
         report.rows.push(Row { name, outcome });
     }
     print!("{}", replay::report::table::text(&report));
+    if !trace.captured().is_empty() {
+        let rules = Rules { cache_aware: cache_aware(&flags.thresholds)?[0], ..Rules::default() };
+        println!("\n{}", reproduce(trace.captured(), &rules));
+    }
     if let Some(path) = &flags.json {
         let json = replay::report::json::value(&report);
         write_file(path, |file| writeln!(file, "{json}"))?;
@@ -82,6 +93,9 @@ fn plan(flags: &ReplayFlags) -> Result<Plan, Failure> {
     let engine = &flags.engine;
     if !(1..=WORKERS_MAX).contains(&engine.workers) {
         return Err(Failure::usage(format!("--workers must be between 1 and {WORKERS_MAX}")));
+    }
+    if !(1..=SHARDS_MAX).contains(&engine.shards) {
+        return Err(Failure::usage(format!("--shards must be between 1 and {SHARDS_MAX}")));
     }
     let pace = &flags.pace;
     for (flag, value) in [("--speedup", pace.speedup), ("--rate", pace.rate)] {
@@ -111,28 +125,37 @@ fn plan(flags: &ReplayFlags) -> Result<Plan, Failure> {
     })
 }
 
-fn contenders(flags: &ReplayFlags) -> Result<Vec<Contender>, Failure> {
-    let names = flags.policy.iter().map(String::as_str);
-    let names: Vec<&str> =
-        names.flat_map(|name| if name == "all" { ALL.to_vec() } else { vec![name] }).collect();
+/// The policies asked for. `has_keys` says whether policies by key have anything to go by.
+fn contenders(flags: &ReplayFlags, has_keys: bool) -> Result<Vec<Contender>, Failure> {
+    let mut names: Vec<&str> = Vec::new();
+    for name in &flags.policy {
+        if name == "all" {
+            names.extend(Policy::NAMES.iter().filter(|name| has_keys || !is_by_key(name)));
+            names.extend(ORACLES.map(|(name, _)| name));
+        } else {
+            names.push(name);
+        }
+    }
+    let cache_aware = cache_aware(&flags.thresholds)?;
     let mut contenders = Vec::new();
     for name in names {
-        let kinds = match name {
-            "random" => vec![ContenderKind::Policy(Policy::Random)],
-            "round_robin" => vec![ContenderKind::Policy(Policy::RoundRobin)],
-            "power_of_two" => vec![ContenderKind::Policy(Policy::PowerOfTwo)],
-            "oracle" => vec![ContenderKind::Oracle(Oracle::Hits)],
-            "oracle_ttft" => vec![ContenderKind::Oracle(Oracle::FirstToken)],
-            "cache_aware" => {
-                contenders.extend(cache_aware(&flags.thresholds)?);
-                continue;
-            }
-            unknown => {
-                let known = ALL.join(", ");
-                return Err(Failure::usage(format!("unknown policy `{unknown}`: use {known} or all")));
-            }
+        if let Some((name, oracle)) = ORACLES.iter().find(|(oracle, _)| *oracle == name) {
+            let kind = ContenderKind::Oracle(*oracle);
+            contenders.push(Contender { name: (*name).to_owned(), kind });
+            continue;
+        }
+        let policy = Rules::default().policy(name).ok_or_else(|| {
+            let known = Policy::NAMES.join(", ");
+            Failure::usage(format!("unknown policy `{name}`: use {known}, oracle, oracle_ttft or all"))
+        })?;
+        let policies = match policy {
+            Policy::CacheAware(_) => cache_aware.iter().copied().map(Policy::CacheAware).collect(),
+            other => vec![other],
         };
-        contenders.extend(kinds.into_iter().map(|kind| Contender { name: name.to_owned(), kind }));
+        contenders.extend(policies.into_iter().map(|policy| Contender {
+            name: contender_name(&policy, &flags.thresholds),
+            kind: ContenderKind::Policy(policy),
+        }));
     }
     if contenders.len() > CONTENDERS_MAX {
         return Err(Failure::usage(format!("more than {CONTENDERS_MAX} policies to compare")));
@@ -140,30 +163,49 @@ fn contenders(flags: &ReplayFlags) -> Result<Vec<Contender>, Failure> {
     Ok(contenders)
 }
 
-/// cache_aware under every combination of thresholds. The name tells them apart where there are several.
-fn cache_aware(flags: &ThresholdFlags) -> Result<Vec<Contender>, Failure> {
-    let (abs, rel) = (&flags.balance_abs_threshold, &flags.balance_rel_threshold);
-    if !(0.0..=1.0).contains(&flags.cache_threshold) {
-        return Err(Failure::usage("--cache-threshold must be between 0 and 1"));
-    }
-    if rel.iter().any(|ratio| ratio.is_nan() || *ratio < 1.0) {
-        return Err(Failure::usage("--balance-rel-threshold must be at least 1"));
-    }
-    let is_one = abs.len() * rel.len() == 1;
-    let combinations = abs.iter().flat_map(|abs| rel.iter().map(move |rel| (*abs, *rel)));
-    Ok(combinations
-        .map(|(balance_abs_threshold, balance_rel_threshold)| Contender {
-            name: match is_one {
-                true => "cache_aware".to_owned(),
-                false => format!("cache_aware abs={balance_abs_threshold} rel={balance_rel_threshold}"),
-            },
-            kind: ContenderKind::Policy(Policy::CacheAware(CacheAware {
+fn is_by_key(name: &str) -> bool {
+    matches!(name, "consistent_hashing" | "manual" | "session")
+}
+
+/// The settings of cache_aware: every combination of thresholds.
+fn cache_aware(flags: &ThresholdFlags) -> Result<Vec<CacheAware>, Failure> {
+    let require = |holds: bool, message: &str| if holds { Ok(()) } else { Err(Failure::usage(message)) };
+    require((0.0..=1.0).contains(&flags.cache_threshold), "--cache-threshold must be between 0 and 1")?;
+    let all_at_least_1 = |ratios: &[f32]| ratios.iter().all(|ratio| *ratio >= 1.0);
+    require(all_at_least_1(&flags.balance_rel_threshold), "--balance-rel-threshold must be at least 1")?;
+    let factors: Vec<f32> =
+        flags.affinity_load_factor.iter().copied().filter(|factor| *factor != 0.0).collect();
+    require(all_at_least_1(&factors), "--affinity-load-factor must be at least 1, or 0 for no bound")?;
+    let mut settings = Vec::new();
+    for &balance_abs_threshold in &flags.balance_abs_threshold {
+        for &balance_rel_threshold in &flags.balance_rel_threshold {
+            settings.extend(flags.affinity_load_factor.iter().map(|&affinity_load_factor| CacheAware {
                 cache_threshold: flags.cache_threshold,
                 balance_abs_threshold,
                 balance_rel_threshold,
-            })),
-        })
-        .collect())
+                affinity_load_factor,
+            }));
+        }
+    }
+    Ok(settings)
+}
+
+/// A policy's name, with the thresholds that tell it apart from others of the table.
+fn contender_name(policy: &Policy, flags: &ThresholdFlags) -> String {
+    let mut name = policy.name().to_owned();
+    if let Policy::CacheAware(config) = policy {
+        let parts = [
+            ("abs", f64::from(config.balance_abs_threshold), flags.balance_abs_threshold.len()),
+            ("rel", f64::from(config.balance_rel_threshold), flags.balance_rel_threshold.len()),
+            ("factor", f64::from(config.affinity_load_factor), flags.affinity_load_factor.len()),
+        ];
+        for (part, value, count) in parts {
+            if count > 1 {
+                name += &format!(" {part}={value:.2}");
+            }
+        }
+    }
+    name
 }
 
 fn trace(flags: &ReplayFlags) -> Result<Trace, Failure> {

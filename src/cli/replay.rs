@@ -9,7 +9,8 @@ use clap::Args;
 #[derive(Args, Clone, Debug)]
 #[command(group = ArgGroup::new("source").required(true).args(["file", "synthetic"]))]
 pub(crate) struct ReplayFlags {
-    /// Policies to compare, separated by commas: the gateway's, oracle, oracle_ttft, or all
+    /// Policies to compare, separated by commas: the gateway's, oracle, oracle_ttft, or all, which leaves out those by
+    /// key when the trace has none
     #[arg(long, value_delimiter = ',', default_value = "all", value_name = "POLICY")]
     pub(crate) policy: Vec<String>,
     #[command(flatten)]
@@ -91,6 +92,9 @@ pub(crate) struct SimulatedEngineFlags {
     /// Simulated engines
     #[arg(long, default_value_t = 4, value_name = "N")]
     pub(crate) workers: usize,
+    /// Shards of the gateway, each with its own memory of what it placed a moment ago
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub(crate) shards: usize,
     /// Tokens of keys and values that fit into one
     #[arg(long, default_value_t = 400_000, value_name = "TOKENS")]
     pub(crate) cache_tokens: u64,
@@ -118,10 +122,14 @@ pub(crate) struct ThresholdFlags {
     /// cache_aware: share of the prompt that must be known for affinity to decide, 0 to 1
     #[arg(long, default_value_t = 0.3, value_name = "SHARE")]
     pub(crate) cache_threshold: f32,
-    /// cache_aware: load difference, in requests, above which load decides; each of a list is a policy of its own
+    /// cache_aware: load above the least, in requests, above which load decides; each of a list is a policy of its own
     #[arg(long, value_delimiter = ',', default_value = "64", value_name = "REQUESTS")]
     pub(crate) balance_abs_threshold: Vec<u32>,
-    /// cache_aware: load ratio above which load decides, at least 1; each of a list is a policy of its own
+    /// cache_aware: load over the least, at least 1, above which load decides; each of a list is a policy of its own
     #[arg(long, value_delimiter = ',', default_value = "1.5", value_name = "RATIO")]
     pub(crate) balance_rel_threshold: Vec<f32>,
+    /// cache_aware: load over the average up to which affinity is followed, 0 for no bound; each of a list is a policy
+    /// of its own
+    #[arg(long, value_delimiter = ',', default_value = "1.5", value_name = "RATIO")]
+    pub(crate) affinity_load_factor: Vec<f32>,
 }

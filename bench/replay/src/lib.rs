@@ -4,7 +4,8 @@
 //! gives the same table. The policies are the gateway's own; beside them stand oracles that know every engine's cache.
 //!
 //! Code map: `trace`, `generate` (what is asked) → `engine`, `engine::cache` (what an engine makes of it) → `router`,
-//! `gateway`, `oracle` (who chooses) → `simulate` (the event loop) → `measure`, `report` (what came of it).
+//! `gateway`, `oracle` (who chooses) → `simulate` (the event loop) → `measure`, `report` (what came of it). Beside them,
+//! `reproduce` makes captured decisions again.
 
 pub mod engine;
 pub mod gateway;
@@ -13,6 +14,7 @@ pub mod limits;
 pub mod measure;
 pub mod oracle;
 pub mod report;
+pub mod reproduce;
 pub mod router;
 pub mod simulate;
 pub mod trace;

@@ -18,3 +18,5 @@ pub const AT_US_MAX: u64 = 365 * 24 * 3_600 * 1_000_000;
 pub const WORKERS_MAX: usize = 1_024;
 /// Policies compared in one replay.
 pub const CONTENDERS_MAX: usize = 64;
+/// Shards of a simulated gateway.
+pub const SHARDS_MAX: usize = 1_024;

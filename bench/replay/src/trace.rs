@@ -12,7 +12,7 @@ mod write;
 
 use crate::limits::PROMPT_TOKENS_MAX;
 
-pub use crate::trace::decision::Recorded;
+pub use crate::trace::decision::Captured;
 pub use crate::trace::read::ReadError;
 pub use crate::trace::read::ReadOptions;
 pub use crate::trace::read::TimeUnit;
@@ -44,14 +44,13 @@ pub struct TraceRequest {
     pub output_tokens: u32,
     /// Hash of the key that the client named itself by, if it did.
     pub key: Option<u64>,
-    /// The decision that was made when the trace was captured.
-    pub recorded: Option<Box<Recorded>>,
 }
 
 /// Requests in the order of their arrival.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub struct Trace {
     requests: Vec<TraceRequest>,
+    captured: Vec<Captured>,
 }
 
 /// Names a block by what came before it and by what it holds.
@@ -87,7 +86,7 @@ impl TraceRequest {
             })
             .collect();
         let output_tokens = output_tokens.max(1);
-        TraceRequest { at_us, blocks, prompt_tokens, output_tokens, key: None, recorded: None }
+        TraceRequest { at_us, blocks, prompt_tokens, output_tokens, key: None }
     }
 
     /// Length of the prompt as the gateway sees it.
@@ -106,18 +105,28 @@ impl TraceRequest {
 
 impl Trace {
     /// Orders `requests` by arrival and lets the first one arrive at 0. Those that arrive together keep their order.
-    pub fn new(mut requests: Vec<TraceRequest>) -> Trace {
+    pub fn new(requests: Vec<TraceRequest>) -> Trace {
+        Trace::with_captured(requests, Vec::new())
+    }
+
+    /// The same, with the decisions that were made when the trace was captured.
+    pub(crate) fn with_captured(mut requests: Vec<TraceRequest>, captured: Vec<Captured>) -> Trace {
         requests.sort_by_key(|request| request.at_us);
         let start_us = requests.first().map_or(0, |request| request.at_us);
         for request in &mut requests {
             request.at_us -= start_us;
         }
-        Trace { requests }
+        Trace { requests, captured }
     }
 
     /// The requests, ordered by arrival.
     pub fn requests(&self) -> &[TraceRequest] {
         &self.requests
+    }
+
+    /// The decisions that were made when the trace was captured, retries included.
+    pub fn captured(&self) -> &[Captured] {
+        &self.captured
     }
 
     /// Keeps the first `count` requests.

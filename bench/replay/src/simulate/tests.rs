@@ -1,6 +1,6 @@
 //! Whole replays: the same twice, nothing lost, and nobody better informed than the oracle.
 
-use policy::CacheAware;
+use fleet::rules::Rules;
 use policy::Policy;
 
 use super::*;
@@ -13,7 +13,7 @@ use crate::oracle::Oracle;
 const SHAPES: [Shape; 3] = [Shape::MultiTurn, Shape::SharedPrefix, Shape::HotPrefix];
 
 fn policies() -> Vec<Policy> {
-    vec![Policy::Random, Policy::RoundRobin, Policy::PowerOfTwo, Policy::CacheAware(CacheAware::default())]
+    Policy::NAMES.iter().filter_map(|name| Rules::default().policy(name)).collect()
 }
 
 fn plan(pace: Pace, workers: usize) -> Plan {
@@ -50,7 +50,7 @@ fn every_request_finishes_once_whatever_the_seed() {
             [RECORDED, Pace::Rate { requests_per_s: 60.0 }, Pace::Closed { concurrency: 1 + seed as usize }];
         for pace in paces {
             for policy in policies() {
-                let outcome = run(&trace, &plan(pace, workers), &mut Gateway::new(policy, workers, seed));
+                let outcome = run(&trace, &plan(pace, workers), &mut Gateway::new(policy, workers, 1, seed));
                 check(&trace, &outcome, workers);
             }
             for mut oracle in [Oracle::Hits, Oracle::FirstToken] {
@@ -64,7 +64,7 @@ fn every_request_finishes_once_whatever_the_seed() {
 fn the_same_replay_gives_the_same_result() {
     for policy in policies() {
         let once =
-            || run(&made(Shape::HotPrefix, 300, 3), &plan(RECORDED, 4), &mut Gateway::new(policy, 4, 9));
+            || run(&made(Shape::HotPrefix, 300, 3), &plan(RECORDED, 4), &mut Gateway::new(policy, 4, 1, 9));
         assert_eq!(once(), once());
     }
 }
@@ -75,7 +75,7 @@ fn nobody_hits_more_than_the_oracle() {
         let trace = made(shape, 1_000, seed as u64);
         let ideal = run(&trace, &plan(RECORDED, 4), &mut Oracle::Hits).hit_rate();
         for policy in policies() {
-            let outcome = run(&trace, &plan(RECORDED, 4), &mut Gateway::new(policy, 4, 1));
+            let outcome = run(&trace, &plan(RECORDED, 4), &mut Gateway::new(policy, 4, 1, 1));
             assert!(outcome.hit_rate() <= ideal + 0.01, "{policy:?} on {shape:?}: {}", outcome.hit_rate());
         }
     }
@@ -86,14 +86,14 @@ fn one_engine_makes_all_routers_alike() {
     let trace = made(Shape::SharedPrefix, 300, 1);
     let ideal = run(&trace, &plan(RECORDED, 1), &mut Oracle::Hits);
     for policy in policies() {
-        assert_eq!(run(&trace, &plan(RECORDED, 1), &mut Gateway::new(policy, 1, 1)), ideal);
+        assert_eq!(run(&trace, &plan(RECORDED, 1), &mut Gateway::new(policy, 1, 1, 1)), ideal);
     }
 }
 
 #[test]
 fn round_robin_gives_each_the_same() {
     let trace = made(Shape::MultiTurn, 400, 1);
-    let outcome = run(&trace, &plan(RECORDED, 4), &mut Gateway::new(Policy::RoundRobin, 4, 1));
+    let outcome = run(&trace, &plan(RECORDED, 4), &mut Gateway::new(Policy::RoundRobin, 4, 1, 1));
     assert!(outcome.engines.iter().all(|engine| engine.requests == 100));
     assert!((outcome.request_imbalance() - 1.0).abs() < 1e-9);
 }

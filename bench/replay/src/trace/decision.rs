@@ -3,6 +3,12 @@
 //! A line holds no prompt, only samples of its block hashes at fixed depths. Two prompts share what lies before the
 //! last depth at which their samples agree, so lineage is known to a quarter of an octave.
 
+use fleet::decision::CANDIDATES_MAX;
+use fleet::decision::Candidate;
+use fleet::decision::Evidence;
+use fleet::decision::Reason;
+use fleet::decision::Role;
+use fleet::decision::SAMPLE_DEPTHS;
 use serde_json::Value;
 
 use crate::limits::AT_US_MAX;
@@ -14,33 +20,67 @@ use crate::trace::chain;
 use crate::trace::read::FieldError;
 use crate::trace::read::ReadOptions;
 use crate::trace::read::count;
+use crate::trace::read::count_or;
 
-/// The depths, in blocks, at which a prompt is sampled.
-const DEPTHS: [u32; 44] = [
-    1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 19, 23, 27, 32, 38, 45, 54, 64, 76, 91, 108, 128, 152, 181, 215,
-    256, 304, 362, 431, 512, 609, 724, 861, 1024, 1218, 1448, 1722, 2048, 2435, 2896, 3444, 4096,
-];
-
-/// A captured decision.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Recorded {
+/// A captured decision: what it was made from, and what came out.
+#[derive(Clone, Debug)]
+pub struct Captured {
     /// Name of the policy that decided.
     pub policy: Box<str>,
+    /// Everything it was made from.
+    pub evidence: Evidence,
     /// Index of the worker that was chosen.
     pub chosen: u32,
-    /// Why, in the policy's own words.
-    pub reason: Box<str>,
-    /// The whole line: what the decision was made from.
-    pub evidence: Value,
+    /// Why.
+    pub reason: Reason,
 }
 
-pub(super) fn request(line: Value, options: &ReadOptions) -> Result<TraceRequest, FieldError> {
-    let at_us = count(&line, "at_us", AT_US_MAX)?;
+pub(super) fn captured(line: &Value) -> Result<Captured, FieldError> {
+    let candidates = line.get("candidates").and_then(Value::as_array);
+    let candidates = candidates.ok_or(FieldError::Missing("candidates"))?;
+    if candidates.len() > CANDIDATES_MAX {
+        return Err(FieldError::Invalid("candidates", "too long a list"));
+    }
+    let u16_of = |name| count_or(line, name, 0, u16::MAX.into()).map(|number| number as u16);
+    let u32_of = |name, default: u32| {
+        count_or(line, name, default.into(), u32::MAX.into()).map(|number| number as u32)
+    };
+    let reason = word(line, "reason")?;
+    Ok(Captured {
+        policy: word(line, "policy")?.into(),
+        evidence: Evidence {
+            candidates: candidates.iter().map(candidate).collect::<Result<_, _>>()?,
+            blocks: u16_of("blocks")?,
+            known: u16_of("known")?,
+            prompt_bytes: u32_of("prompt_bytes", 0)?,
+            cost_max: u32_of("cost_max", u32::MAX)?,
+            total: u32_of("total", 0)?,
+            members: u32_of("members", 0)?,
+        },
+        chosen: count(line, "chosen", u32::MAX.into())? as u32,
+        reason: Reason::from_name(reason).ok_or(FieldError::Invalid("reason", "not a known one"))?,
+    })
+}
+
+fn candidate(value: &Value) -> Result<Candidate, FieldError> {
+    let u32_of = |name| count(value, name, u32::MAX.into()).map(|number| number as u32);
+    let role = word(value, "role")?;
+    Ok(Candidate {
+        worker: u32_of("worker")?,
+        cost: u32_of("cost")?,
+        matched: count(value, "matched", u16::MAX.into())? as u16,
+        role: Role::from_name(role).ok_or(FieldError::Invalid("role", "not a known one"))?,
+        last_chosen: count_or(value, "last_chosen", 0, u32::MAX.into())? as u32,
+    })
+}
+
+pub(super) fn request(line: &Value, options: &ReadOptions) -> Result<TraceRequest, FieldError> {
+    let at_us = count(line, "at_us", AT_US_MAX)?;
     let bytes_max = u64::from(PROMPT_TOKENS_MAX) * u64::from(BYTES_PER_TOKEN);
-    let prompt_bytes = count(&line, "prompt_bytes", bytes_max)? as usize;
-    let blocks = count(&line, "blocks", u32::MAX.into())? as u32;
+    let prompt_bytes = count(line, "prompt_bytes", bytes_max)? as usize;
+    let blocks = count(line, "blocks", u16::MAX.into())? as u16;
     let samples = line.get("samples").and_then(Value::as_array).ok_or(FieldError::Missing("samples"))?;
-    if samples.len() > DEPTHS.len() {
+    if samples.len() > SAMPLE_DEPTHS.len() {
         return Err(FieldError::Invalid("samples", "too long a list"));
     }
     let samples: Option<Vec<u64>> = samples.iter().map(hex).collect();
@@ -49,44 +89,35 @@ pub(super) fn request(line: Value, options: &ReadOptions) -> Result<TraceRequest
         None | Some(Value::Null) => None,
         Some(key) => Some(hex(key).ok_or(FieldError::Invalid("key", "not a hexadecimal hash"))?),
     };
-    let recorded = Recorded {
-        policy: word(&line, "policy")?,
-        chosen: count(&line, "chosen", u32::MAX.into())? as u32,
-        reason: word(&line, "reason")?,
-        evidence: Value::Null,
-    };
-    let tokens_of = |bytes: usize| bytes.div_ceil(BYTES_PER_TOKEN as usize) as u32;
     Ok(TraceRequest {
         at_us,
         blocks: sampled(&samples, blocks, prompt_bytes),
-        prompt_tokens: tokens_of(prompt_bytes).max(1),
+        prompt_tokens: (prompt_bytes.div_ceil(BYTES_PER_TOKEN as usize) as u32).max(1),
         output_tokens: options.output_tokens.max(1),
         key,
-        recorded: Some(Box::new(Recorded { evidence: line, ..recorded })),
     })
 }
 
 /// The prompt as its samples tell it: each covers the bytes since the one before it.
-fn sampled(samples: &[u64], blocks: u32, prompt_bytes: usize) -> Box<[PromptBlock]> {
+fn sampled(samples: &[u64], blocks: u16, prompt_bytes: usize) -> Box<[PromptBlock]> {
     let mut prefix = 0;
     let mut before = 0;
-    let tokens_until =
-        |depth: u32| (fleet::blocks::bytes_covered(depth, prompt_bytes) / BYTES_PER_TOKEN as usize) as u32;
     samples
         .iter()
-        .zip(DEPTHS.into_iter().take_while(|depth| *depth <= blocks))
+        .zip(SAMPLE_DEPTHS.into_iter().take_while(|depth| *depth <= blocks))
         .map(|(sample, depth)| {
             prefix = chain(prefix, *sample);
-            let tokens = tokens_until(depth) - before;
+            let bytes = fleet::blocks::bytes_covered(depth.into(), prompt_bytes);
+            let tokens = (bytes / BYTES_PER_TOKEN as usize) as u32 - before;
             before += tokens;
             PromptBlock { prefix, tokens }
         })
         .collect()
 }
 
-fn word(line: &Value, name: &'static str) -> Result<Box<str>, FieldError> {
+fn word<'a>(line: &'a Value, name: &'static str) -> Result<&'a str, FieldError> {
     match line.get(name) {
-        Some(Value::String(word)) => Ok(word.as_str().into()),
+        Some(Value::String(word)) => Ok(word),
         Some(_) => Err(FieldError::Invalid(name, "not a text")),
         None => Err(FieldError::Missing(name)),
     }

@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::limits::BLOCKS_MAX;
 use crate::limits::LINE_BYTES_MAX;
 use crate::limits::REQUESTS_MAX;
+use crate::trace::Captured;
 use crate::trace::Trace;
 use crate::trace::TraceRequest;
 use crate::trace::decision;
@@ -76,6 +77,7 @@ pub(super) enum FieldError {
 pub fn read(input: impl BufRead, options: &ReadOptions) -> Result<Trace, ReadError> {
     let mut input = input;
     let mut requests = Vec::new();
+    let mut captured = Vec::new();
     let mut blocks = 0;
     let mut text = Vec::new();
     let mut line = 0;
@@ -86,7 +88,7 @@ pub fn read(input: impl BufRead, options: &ReadOptions) -> Result<Trace, ReadErr
         // One byte beyond the bound tells a line that is too long from one that just fits.
         let mut bounded = (&mut input).take(LINE_BYTES_MAX as u64 + 1);
         if bounded.read_until(b'\n', &mut text).map_err(|error| at(Kind::Io(error)))? == 0 {
-            return Ok(Trace::new(requests));
+            return Ok(Trace::with_captured(requests, captured));
         }
         if text.len() > LINE_BYTES_MAX {
             return Err(at(Kind::TooLong));
@@ -94,26 +96,31 @@ pub fn read(input: impl BufRead, options: &ReadOptions) -> Result<Trace, ReadErr
         if text.trim_ascii().is_empty() {
             continue;
         }
-        if requests.len() == REQUESTS_MAX {
+        if requests.len().max(captured.len()) == REQUESTS_MAX {
             return Err(at(Kind::TooManyRequests));
         }
-        let request = request(&text, options).map_err(at)?;
-        blocks += request.blocks.len();
+        let (request, decision) = parse(&text, options).map_err(at)?;
+        blocks += request.as_ref().map_or(0, |request| request.blocks.len());
         if blocks > BLOCKS_MAX {
             return Err(at(Kind::TooManyBlocks));
         }
-        requests.push(request);
+        requests.extend(request);
+        captured.extend(decision);
     }
 }
 
-/// Reads one line, of the shape its fields tell.
-fn request(text: &[u8], options: &ReadOptions) -> Result<TraceRequest, Kind> {
+/// Reads one line, of the shape its fields tell. A captured retry is a decision, but no request of its own.
+fn parse(text: &[u8], options: &ReadOptions) -> Result<(Option<TraceRequest>, Option<Captured>), Kind> {
     let line: Value = serde_json::from_slice(text).map_err(Kind::Json)?;
     if line.get("hash_ids").is_some() {
-        return mooncake::request(&line, options).map_err(Kind::Field);
+        let request = mooncake::request(&line, options).map_err(Kind::Field)?;
+        return Ok((Some(request), None));
     }
     if line.get("samples").is_some() {
-        return decision::request(line, options).map_err(Kind::Field);
+        let captured = decision::captured(&line).map_err(Kind::Field)?;
+        let is_retry = count_or(&line, "attempt", 0, u8::MAX.into()).map_err(Kind::Field)? > 0;
+        let request = decision::request(&line, options).map_err(Kind::Field)?;
+        return Ok(((!is_retry).then_some(request), Some(captured)));
     }
     Err(Kind::UnknownShape)
 }
@@ -123,6 +130,11 @@ pub(super) fn count(line: &Value, name: &'static str, most: u64) -> Result<u64, 
     let value = line.get(name).ok_or(FieldError::Missing(name))?;
     let number = value.as_u64().filter(|&number| number <= most);
     number.ok_or(FieldError::Invalid(name, "not a whole number within its bound"))
+}
+
+/// The same, of a field that may be left out.
+pub(super) fn count_or(line: &Value, name: &'static str, default: u64, most: u64) -> Result<u64, FieldError> {
+    if line.get(name).is_some() { count(line, name, most) } else { Ok(default) }
 }
 
 // === impl ReadError ===

@@ -26,6 +26,7 @@ const MOONCAKE: &str = r#"{"timestamp": 27482, "input_length": 1100, "output_len
 "#;
 
 const DECISIONS: &str = r#"{"at_us":1000,"model":"m","policy":"cache_aware","prompt_bytes":4096,"blocks":34,"samples":["1","2","3","4","5","6","7","8","9","a","b","c","d","e","f","10"],"key":null,"attempt":0,"candidates":[{"worker":3,"cost":512,"matched":12,"role":"holder"}],"chosen":3,"reason":"prefix"}
+{"at_us":1500,"model":"m","policy":"cache_aware","prompt_bytes":4096,"blocks":34,"samples":[],"key":null,"attempt":1,"candidates":[],"chosen":5,"reason":"spread"}
 {"at_us":2000,"model":"m","policy":"cache_aware","prompt_bytes":4096,"blocks":34,"samples":["1","2","3","4","5","66","7","8"],"key":"ff","attempt":0,"candidates":[],"chosen":1,"reason":"least_load"}
 "#;
 
@@ -70,9 +71,10 @@ fn decisions_are_read_with_the_lineage_of_their_samples() {
     let [first, second] = trace.requests() else { unreachable!("two requests") };
     assert_eq!((first.at_us, first.prompt_tokens, first.output_tokens), (0, 1_024, 128));
     assert_eq!((first.key, second.key), (None, Some(0xff)));
-    let recorded = first.recorded.as_ref().expect("recorded");
-    assert_eq!((&*recorded.policy, recorded.chosen, &*recorded.reason), ("cache_aware", 3, "prefix"));
-    assert_eq!(recorded.evidence["candidates"][0]["cost"], 512);
+    let [decision, retry, _] = trace.captured() else { unreachable!("three decisions") };
+    assert_eq!((&*decision.policy, decision.chosen, decision.reason.name()), ("cache_aware", 3, "prefix"));
+    assert_eq!(decision.evidence.candidates[0].cost, 512);
+    assert_eq!((retry.chosen, retry.reason.name()), (5, "spread"));
     // 32, 32 and 64 bytes, then 128 each: 8, 8, 16, 32 tokens; later samples cover several blocks.
     let tokens: Vec<u32> = first.blocks.iter().map(|block| block.tokens).collect();
     assert_eq!(tokens[..5], [8, 8, 16, 32, 32]);
@@ -108,17 +110,27 @@ fn bad_lines_are_refused_by_number_and_reason() {
         );
     }
     refused(
-        r#"{"samples":["xyz"],"at_us":0,"prompt_bytes":1,"blocks":1}"#,
+        r#"{"samples":["xyz"],"at_us":0,"prompt_bytes":1,"blocks":1,"policy":"random","candidates":[],"chosen":1,"reason":"chance"}"#,
         "line 1: `samples` is not a list of hexadecimal hashes",
     );
     refused(
         r#"{"samples":["1"],"at_us":0,"prompt_bytes":1,"blocks":1,"policy":"random"}"#,
-        "line 1: `chosen` is missing",
+        "line 1: `candidates` is missing",
     );
-    let many = vec!["\"1\""; 49].join(",");
+    let decided = r#""policy":"random","candidates":[],"chosen":1,"reason":"chance""#;
+    let many = ["\"1\""; 49].join(",");
     refused(
-        &format!(r#"{{"samples":[{many}],"at_us":0,"prompt_bytes":1,"blocks":1}}"#),
+        &format!(r#"{{"samples":[{many}],"at_us":0,"prompt_bytes":1,"blocks":1,{decided}}}"#),
         "line 1: `samples` is too long a list",
+    );
+    refused(
+        r#"{"samples":[],"policy":"random","candidates":[{"worker":1,"cost":1,"matched":1,"role":"king"}],"reason":"chance"}"#,
+        "line 1: `role` is not a known one",
+    );
+    let crowd = ["{}"; 9].join(",");
+    refused(
+        &format!(r#"{{"samples":[],"policy":"random","candidates":[{crowd}],"reason":"chance"}}"#),
+        "line 1: `candidates` is too long a list",
     );
     let error = parse("{\"hash_ids\":").expect_err("cut off").to_string();
     assert!(error.starts_with("line 1: not JSON: "), "{error}");
