@@ -5,6 +5,7 @@
 
 pub(crate) mod answer;
 pub(crate) mod body;
+pub(crate) mod decisions;
 pub(crate) mod fan_out;
 pub(crate) mod legacy;
 pub(crate) mod query;
@@ -58,6 +59,7 @@ pub(crate) fn handle(state: &mut State, call: AdminCall, now: Duration, orders: 
         (Endpoint::GetLoads, "GET") => fan_out::get_loads(state),
         (Endpoint::GetModelInfo, "GET") => fan_out::get_model_info(state),
         (Endpoint::GetServerInfo, "GET") => server::info(state, now).into(),
+        (Endpoint::DebugDecisions, "GET") => decisions::list(state, query).into(),
         _ => answer::not_found(&path).into(),
     };
     match answer {

@@ -68,8 +68,9 @@ pub(crate) fn start(mut config: Config) -> Result<Running, Failure> {
         error_codes: ErrorCode::COUNT,
         duration_bounds_us: Arc::clone(&config.duration_bounds_us),
     };
+    let decisions: Vec<Arc<DecisionRing>> = config.cpus.iter().map(|_| Arc::default()).collect();
     // Everything that can be wrong with the command line is found before the first thread starts.
-    let (state, snapshot) = control::initial(control_config(&config, shape.clone()))
+    let (state, snapshot) = control::initial(control_config(&config, shape.clone(), &decisions))
         .map_err(|error| Failure::usage(error.to_string()))?;
     let driver = resolve_driver(config.driver)?;
     let listeners = bind(config.listen, config.cpus.len())?;
@@ -83,7 +84,6 @@ pub(crate) fn start(mut config: Config) -> Result<Running, Failure> {
         connections_max(descriptors, config.cpus.len()).min(config.shard.connections_max);
 
     let shard_stats: Vec<_> = listeners.iter().map(|_| Arc::new(ShardStats::new(&shape))).collect();
-    let decisions: Vec<_> = listeners.iter().map(|_| Arc::<DecisionRing>::default()).collect();
     let sources = Sources {
         shards: shard_stats.clone(),
         control: state.stats(),
@@ -188,7 +188,11 @@ fn reason(result: Option<std::thread::Result<std::io::Result<()>>>) -> String {
     }
 }
 
-fn control_config(config: &Config, stats_shape: StatsShape) -> ControlConfig {
+fn control_config(
+    config: &Config,
+    stats_shape: StatsShape,
+    decisions: &[Arc<DecisionRing>],
+) -> ControlConfig {
     let fleet = &config.fleet;
     ControlConfig {
         shards: config.cpus.len(),
@@ -196,6 +200,7 @@ fn control_config(config: &Config, stats_shape: StatsShape) -> ControlConfig {
         seed: config.shard.seed,
         rules: fleet.rules,
         bucket_adjust_interval: fleet.bucket_adjust_interval,
+        decisions: decisions.to_vec(),
         worker_urls: fleet.worker_urls.clone(),
         api_key: None,
         health: fleet.health.clone(),

@@ -1,8 +1,10 @@
 //! What control is told at start, and what is wrong with it.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
+use fleet::decision::DecisionRing;
 use fleet::rules::Rules;
 use fleet::stats::StatsShape;
 
@@ -21,6 +23,8 @@ pub struct ControlConfig {
     pub rules: Rules,
     /// How often the bucket policy's ranges follow the lengths of prompts (`--bucket-adjust-interval-secs`).
     pub bucket_adjust_interval: Duration,
+    /// Where each shard remembers its decisions, for `/debug/decisions`.
+    pub decisions: Vec<Arc<DecisionRing>>,
     /// Workers to register at start (`--worker-urls`).
     pub worker_urls: Vec<String>,
     /// The gateway's own key, which start-up workers inherit (`--api-key`).

@@ -62,6 +62,7 @@ pub(crate) fn config(worker_urls: &[&str]) -> ControlConfig {
         seed: 1,
         rules: fleet::rules::Rules::default(),
         bucket_adjust_interval: Duration::from_secs(5),
+        decisions: vec![Arc::default(), Arc::default()],
         worker_urls: worker_urls.iter().map(|&url| url.to_owned()).collect(),
         api_key: None,
         health: HealthConfig {

@@ -214,6 +214,12 @@ impl State {
         Some(snapshot)
     }
 
+    /// The model whose block seed begins with `hash`; empty if there is none.
+    pub(crate) fn model_of(&self, hash: u32) -> &str {
+        let pools = &self.fleet.pools;
+        pools.iter().find(|pool| pool.block_seed as u32 == hash).map_or("", |pool| &pool.model)
+    }
+
     /// Puts every member of the published fleet on the board of its model. Called once shards can see it, so that
     /// nobody is chosen whom a shard cannot look up.
     pub(crate) fn published(&self) {

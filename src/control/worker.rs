@@ -22,6 +22,7 @@ use fleet::id::WorkerId;
 use fleet::snapshot::Weight;
 use fleet::snapshot::Worker;
 use futures_channel::oneshot;
+use smallvec::SmallVec;
 use uuid::Uuid;
 
 use crate::control::config::HealthConfig;
@@ -175,7 +176,7 @@ impl Entry {
             metadata: Box::default(),
             models: Vec::new(),
             target: target(&spec),
-            published: Arc::new(published(id, &spec, addresses, &cells, Box::default())),
+            published: Arc::new(published(id, &spec, addresses, &cells, SmallVec::new())),
             cells,
             spec,
         }
@@ -229,11 +230,11 @@ impl Entry {
     }
 
     /// Has its load kept on `boards`, those of the models it serves, from the next request on.
-    pub(crate) fn set_boards(&mut self, boards: Box<[Arc<Board>]>) {
+    pub(crate) fn set_boards(&mut self, boards: SmallVec<[Arc<Board>; 1]>) {
         self.publish(self.published.addresses.clone(), boards);
     }
 
-    fn publish(&mut self, addresses: Box<[SocketAddr]>, boards: Box<[Arc<Board>]>) {
+    fn publish(&mut self, addresses: Box<[SocketAddr]>, boards: SmallVec<[Arc<Board>; 1]>) {
         self.published = Arc::new(published(self.id, &self.spec, addresses, &self.cells, boards));
     }
 
@@ -264,7 +265,7 @@ fn published(
     spec: &WorkerSpec,
     addresses: Box<[SocketAddr]>,
     cells: &Arc<WorkerCells>,
-    boards: Box<[Arc<Board>]>,
+    boards: SmallVec<[Arc<Board>; 1]>,
 ) -> Worker {
     Worker {
         id,

@@ -12,6 +12,7 @@ mod hostile;
 mod keep_alive;
 mod lifecycle;
 mod metrics;
+mod policies;
 mod relay;
 mod removal;
 mod retries;

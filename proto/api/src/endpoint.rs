@@ -121,6 +121,8 @@ endpoints! {
     FlushCache "/flush_cache" "POST" Handler::Admin, "req-";
     /// Token load of every worker.
     GetLoads "/get_loads" "GET" Handler::Admin, "req-";
+    /// What was decided lately, and why.
+    DebugDecisions "/debug/decisions" "GET" Handler::Admin, "req-";
     /// Any path that is not in this table.
     Unknown "unknown" "" Handler::Page, "req-";
 }
@@ -179,6 +181,7 @@ impl Endpoint {
             "/remove_worker" => Self::RemoveWorker,
             "/list_workers" => Self::ListWorkers,
             "/flush_cache" => Self::FlushCache,
+            "/debug/decisions" => Self::DebugDecisions,
             "/get_loads" => Self::GetLoads,
             _ => Self::resolve_prefix(path),
         }

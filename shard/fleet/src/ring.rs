@@ -129,7 +129,7 @@ impl Ring {
     /// A worker at exactly the key's position comes last, as in uhashring.
     pub fn clockwise(&self, key: u64) -> impl Iterator<Item = u32> + '_ {
         let first = arc_of(key, self.arcs.len());
-        let within = self.arcs[first].partition_point(|point| point.at <= key);
+        let within = first_after(&self.arcs[first], key, self.arcs.len());
         let rounds = if self.points == 0 { 0 } else { usize::MAX };
         let head = self.arcs[first][within..].iter();
         let rest = (first + 1..self.arcs.len()).chain((0..self.arcs.len()).cycle());
@@ -154,6 +154,22 @@ impl Ring {
         let all: Vec<Point> = self.arcs.iter().flat_map(|arc| arc.iter().copied()).collect();
         (0..wanted).map(|at| Arc::from(share(&all, at, wanted))).collect()
     }
+}
+
+/// The first point of an arc behind `key`, which belongs to it.
+///
+/// Positions are hashes, so where a point stands in its arc is known to a few places: the search begins there and
+/// touches two cache lines instead of ten.
+fn first_after(arc: &[Point], key: u64, arcs: usize) -> usize {
+    let within = key << arcs.trailing_zeros().min(u64::BITS - 1);
+    let mut at = ((u128::from(within) * arc.len() as u128) >> u64::BITS) as usize;
+    while at > 0 && arc[at - 1].at > key {
+        at -= 1;
+    }
+    while at < arc.len() && arc[at].at <= key {
+        at += 1;
+    }
+    at
 }
 
 /// The arc that a position belongs to, of `arcs` (a power of two).

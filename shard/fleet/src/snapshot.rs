@@ -11,6 +11,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use crate::board::Board;
 use crate::board::PROMPT_STEP_BYTES;
@@ -47,7 +48,7 @@ pub struct Worker {
     /// Shared load and failure cells.
     pub cells: Arc<WorkerCells>,
     /// Where its load is kept for selection: the boards of the models it serves.
-    pub boards: Box<[Arc<Board>]>,
+    pub boards: SmallVec<[Arc<Board>; 1]>,
 }
 
 /// A worker's share of requests: its priority over its cost, in sixteenths of the usual worker's.

@@ -10,8 +10,10 @@ const CHUNK: usize = 128;
 /// Workers by index; `None` where nothing is registered. A clone shares every chunk.
 #[derive(Clone, Debug, Default)]
 pub struct WorkerTable {
-    chunks: Vec<Arc<Vec<Option<Arc<Worker>>>>>,
+    chunks: Vec<Arc<Chunk>>,
 }
+
+type Chunk = [Option<Arc<Worker>>; CHUNK];
 
 // === impl WorkerTable ===
 
@@ -20,14 +22,14 @@ impl WorkerTable {
     #[inline]
     pub fn get(&self, index: u32) -> Option<&Arc<Worker>> {
         let index = index as usize;
-        self.chunks.get(index / CHUNK)?.get(index % CHUNK)?.as_ref()
+        self.chunks.get(index / CHUNK)?[index % CHUNK].as_ref()
     }
 
     /// Registers a worker under `index`, or nobody.
     pub fn set(&mut self, index: u32, worker: Option<Arc<Worker>>) {
         let index = index as usize;
         while self.chunks.len() <= index / CHUNK {
-            self.chunks.push(Arc::new(vec![None; CHUNK]));
+            self.chunks.push(Arc::new([const { None }; CHUNK]));
         }
         Arc::make_mut(&mut self.chunks[index / CHUNK])[index % CHUNK] = worker;
     }

@@ -142,8 +142,10 @@ impl Replica {
         let (at, reason) = decide(&pool.policy, &self.evidence)?;
         let candidate = self.evidence.candidates[at];
         let worker = snapshot.fleet.workers.get(candidate.worker)?;
-        self.turn = self.turn.wrapping_add(1);
-        self.last_chosen[candidate.worker as usize] = self.turn;
+        if pool.policy.reads_tree() {
+            self.turn = self.turn.wrapping_add(1);
+            self.last_chosen[candidate.worker as usize] = self.turn;
+        }
         if candidate.role == Role::Least {
             pool.board.take_turn(candidate.worker);
         }
@@ -151,7 +153,7 @@ impl Replica {
         if is_news {
             self.overlay.place(request.blocks, self.published, worker.id, request.tick);
         }
-        if matches!(pool.policy, Policy::CacheAware(_)) {
+        if key != 0 && matches!(pool.policy, Policy::CacheAware(_)) {
             keys::remember(snapshot, key, worker, request.tick);
         }
         Some(Choice { worker, reason, matched_blocks: u32::from(candidate.matched), is_news, key })
@@ -180,9 +182,16 @@ impl Replica {
     fn offer(&mut self, scene: &Scene<'_, '_>, worker: u32, role: Role, matched: usize, tick: u32) -> bool {
         let is_full = self.evidence.candidates.len() == fleet::decision::CANDIDATES_MAX;
         let Some(cost) = scene.cost(worker).filter(|_| !is_full) else { return false };
-        let last_chosen = self.last_chosen.get(worker as usize).copied().unwrap_or(0);
+        let is_ranked = matches!(role, Role::Holder | Role::Recent | Role::Least);
+        let last_chosen = if is_ranked { self.last_chosen.get(worker as usize).copied() } else { None };
         let matched = matched.min(usize::from(u16::MAX)) as u16;
-        self.evidence.candidates.push(Candidate { worker, cost, matched, role, last_chosen });
+        self.evidence.candidates.push(Candidate {
+            worker,
+            cost,
+            matched,
+            role,
+            last_chosen: last_chosen.unwrap_or(0),
+        });
         self.ticks.push(tick);
         true
     }

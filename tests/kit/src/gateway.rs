@@ -85,6 +85,12 @@ impl Launch {
         self
     }
 
+    /// Adds a flag that takes no value.
+    pub fn switch(mut self, name: &str) -> Launch {
+        self.args.push(name.to_owned());
+        self
+    }
+
     /// Adds a worker.
     pub fn worker(mut self, url: impl Into<String>) -> Launch {
         self.workers.push(url.into());

@@ -68,7 +68,7 @@ impl World {
                 authorization: None,
                 weight: Weight::of(50, 1.0 / ratio),
                 cells: Arc::new(WorkerCells::default()),
-                boards: Box::new([Arc::clone(&board)]),
+                boards: [Arc::clone(&board)].into_iter().collect(),
             };
             workers.set(index, Some(Arc::new(worker)));
             board.set_present(index, true);
