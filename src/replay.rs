@@ -75,8 +75,7 @@ pub(crate) fn run(flags: &ReplayFlags) -> Result<(), Failure> {
     }
     print!("{}", replay::report::table::text(&report));
     if !trace.captured().is_empty() {
-        let rules = Rules { cache_aware: cache_aware(&flags.thresholds)?[0], ..Rules::default() };
-        println!("\n{}", reproduce(trace.captured(), &rules));
+        println!("\n{}", reproduce(trace.captured()));
     }
     if let Some(path) = &flags.json {
         let json = replay::report::json::value(&report);

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::ArgGroup;
 use clap::Args;
+use fleet::rules::CacheAware;
 
 /// What is replayed, over what, and what is told about it.
 #[derive(Args, Clone, Debug)]
@@ -120,16 +121,16 @@ pub(crate) struct SimulatedEngineFlags {
 #[command(next_help_heading = "Policies")]
 pub(crate) struct ThresholdFlags {
     /// cache_aware: share of the prompt that must be known for affinity to decide, 0 to 1
-    #[arg(long, default_value_t = 0.3, value_name = "SHARE")]
+    #[arg(long, default_value_t = CacheAware::default().cache_threshold, value_name = "SHARE")]
     pub(crate) cache_threshold: f32,
     /// cache_aware: load above the least, in requests, above which load decides; each of a list is a policy of its own
-    #[arg(long, value_delimiter = ',', default_value = "64", value_name = "REQUESTS")]
+    #[arg(long, value_delimiter = ',', default_values_t = [CacheAware::default().balance_abs_threshold], value_name = "REQUESTS")]
     pub(crate) balance_abs_threshold: Vec<u32>,
     /// cache_aware: load over the least, at least 1, above which load decides; each of a list is a policy of its own
-    #[arg(long, value_delimiter = ',', default_value = "1.5", value_name = "RATIO")]
+    #[arg(long, value_delimiter = ',', default_values_t = [CacheAware::default().balance_rel_threshold], value_name = "RATIO")]
     pub(crate) balance_rel_threshold: Vec<f32>,
     /// cache_aware: load over the average up to which affinity is followed, 0 for no bound; each of a list is a policy
     /// of its own
-    #[arg(long, value_delimiter = ',', default_value = "1.5", value_name = "RATIO")]
+    #[arg(long, value_delimiter = ',', default_values_t = [CacheAware::default().affinity_load_factor], value_name = "RATIO")]
     pub(crate) affinity_load_factor: Vec<f32>,
 }

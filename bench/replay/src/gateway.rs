@@ -200,7 +200,7 @@ fn worker(index: u32, board: &Arc<Board>) -> Worker {
         authorization: None,
         weight: Weight::default(),
         cells: Arc::new(WorkerCells::default()),
-        boards: Box::new([Arc::clone(board)]),
+        boards: std::iter::once(Arc::clone(board)).collect(),
     }
 }
 

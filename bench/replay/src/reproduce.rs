@@ -1,6 +1,5 @@
 //! Makes captured decisions again from their evidence: proof that a capture holds everything they were made from.
 
-use fleet::rules::Rules;
 use policy::decide;
 
 use crate::trace::Captured;
@@ -16,11 +15,11 @@ pub struct Reproduction {
     pub first_difference: Option<String>,
 }
 
-/// Makes every decision again, under the policy that made it. `rules` are the settings the gateway had.
-pub fn reproduce(captured: &[Captured], rules: &Rules) -> Reproduction {
+/// Makes every decision again, under the policy that made it.
+pub fn reproduce(captured: &[Captured]) -> Reproduction {
     let mut reproduction = Reproduction { decisions: captured.len(), ..Reproduction::default() };
     for (number, decision) in captured.iter().enumerate() {
-        match difference(decision, rules) {
+        match difference(decision) {
             None => reproduction.reproduced += 1,
             Some(difference) => {
                 let first = &mut reproduction.first_difference;
@@ -31,18 +30,15 @@ pub fn reproduce(captured: &[Captured], rules: &Rules) -> Reproduction {
     reproduction
 }
 
-fn difference(captured: &Captured, rules: &Rules) -> Option<String> {
-    let Captured { policy: name, evidence, chosen, reason } = captured;
-    let Some(policy) = rules.policy(name) else {
-        return Some(format!("unknown policy `{name}`"));
-    };
-    let Some((at, reason_now)) = decide(&policy, evidence) else {
+fn difference(captured: &Captured) -> Option<String> {
+    let Captured { policy, evidence, chosen, reason } = captured;
+    let Some((at, reason_now)) = decide(policy, evidence) else {
         return Some("no candidate".to_owned());
     };
     let chosen_now = evidence.candidates[at].worker;
     let is_same = (chosen_now, reason_now) == (*chosen, *reason);
     let words = || {
-        let (before, now) = (reason.name(), reason_now.name());
+        let (name, before, now) = (policy.name(), reason.name(), reason_now.name());
         format!("{name} chose {chosen} ({before}), now {chosen_now} ({now})")
     };
     (!is_same).then(words)

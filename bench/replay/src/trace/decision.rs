@@ -9,6 +9,8 @@ use fleet::decision::Evidence;
 use fleet::decision::Reason;
 use fleet::decision::Role;
 use fleet::decision::SAMPLE_DEPTHS;
+use fleet::rules::Policy;
+use fleet::rules::Rules;
 use serde_json::Value;
 
 use crate::limits::AT_US_MAX;
@@ -25,8 +27,8 @@ use crate::trace::read::count_or;
 /// A captured decision: what it was made from, and what came out.
 #[derive(Clone, Debug)]
 pub struct Captured {
-    /// Name of the policy that decided.
-    pub policy: Box<str>,
+    /// The policy that decided, with the settings it weighs evidence by.
+    pub policy: Policy,
     /// Everything it was made from.
     pub evidence: Evidence,
     /// Index of the worker that was chosen.
@@ -47,7 +49,7 @@ pub(super) fn captured(line: &Value) -> Result<Captured, FieldError> {
     };
     let reason = word(line, "reason")?;
     Ok(Captured {
-        policy: word(line, "policy")?.into(),
+        policy: policy(line)?,
         evidence: Evidence {
             candidates: candidates.iter().map(candidate).collect::<Result<_, _>>()?,
             blocks: u16_of("blocks")?,
@@ -60,6 +62,24 @@ pub(super) fn captured(line: &Value) -> Result<Captured, FieldError> {
         chosen: count(line, "chosen", u32::MAX.into())? as u32,
         reason: Reason::from_name(reason).ok_or(FieldError::Invalid("reason", "not a known one"))?,
     })
+}
+
+/// The policy by its name. A line tells those settings that weigh evidence; the others were used to gather it.
+fn policy(line: &Value) -> Result<Policy, FieldError> {
+    let mut rules = Rules::default();
+    let settings = line.get("settings").unwrap_or(&Value::Null);
+    let ratio = |name: &'static str, default: f32| match settings.get(name) {
+        None => Ok(default),
+        Some(value) => {
+            value.as_f64().map(|ratio| ratio as f32).ok_or(FieldError::Invalid(name, "not a number"))
+        }
+    };
+    rules.cache_aware.cache_threshold = ratio("cache_threshold", rules.cache_aware.cache_threshold)?;
+    let bucket = &mut rules.bucket;
+    bucket.balance_rel_threshold = ratio("balance_rel_threshold", bucket.balance_rel_threshold)?;
+    let abs = u64::from(bucket.balance_abs_threshold);
+    bucket.balance_abs_threshold = count_or(settings, "balance_abs_threshold", abs, u32::MAX.into())? as u32;
+    rules.policy(word(line, "policy")?).ok_or(FieldError::Invalid("policy", "not a known one"))
 }
 
 fn candidate(value: &Value) -> Result<Candidate, FieldError> {

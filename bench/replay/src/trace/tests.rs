@@ -1,5 +1,7 @@
 //! Lines as they come, good and hostile.
 
+use fleet::rules::CacheAware;
+use fleet::rules::Policy;
 use rand::RngExt;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
@@ -25,7 +27,7 @@ const MOONCAKE: &str = r#"{"timestamp": 27482, "input_length": 1100, "output_len
 
 "#;
 
-const DECISIONS: &str = r#"{"at_us":1000,"model":"m","policy":"cache_aware","prompt_bytes":4096,"blocks":34,"samples":["1","2","3","4","5","6","7","8","9","a","b","c","d","e","f","10"],"key":null,"attempt":0,"candidates":[{"worker":3,"cost":512,"matched":12,"role":"holder"}],"chosen":3,"reason":"prefix"}
+const DECISIONS: &str = r#"{"at_us":1000,"model":"m","policy":"cache_aware","settings":{"cache_threshold":0.5},"prompt_bytes":4096,"blocks":34,"samples":["1","2","3","4","5","6","7","8","9","a","b","c","d","e","f","10"],"key":null,"attempt":0,"candidates":[{"worker":3,"cost":512,"matched":12,"role":"holder"}],"chosen":3,"reason":"prefix"}
 {"at_us":1500,"model":"m","policy":"cache_aware","prompt_bytes":4096,"blocks":34,"samples":[],"key":null,"attempt":1,"candidates":[],"chosen":5,"reason":"spread"}
 {"at_us":2000,"model":"m","policy":"cache_aware","prompt_bytes":4096,"blocks":34,"samples":["1","2","3","4","5","66","7","8"],"key":"ff","attempt":0,"candidates":[],"chosen":1,"reason":"least_load"}
 "#;
@@ -72,7 +74,9 @@ fn decisions_are_read_with_the_lineage_of_their_samples() {
     assert_eq!((first.at_us, first.prompt_tokens, first.output_tokens), (0, 1_024, 128));
     assert_eq!((first.key, second.key), (None, Some(0xff)));
     let [decision, retry, _] = trace.captured() else { unreachable!("three decisions") };
-    assert_eq!((&*decision.policy, decision.chosen, decision.reason.name()), ("cache_aware", 3, "prefix"));
+    let settings = CacheAware { cache_threshold: 0.5, ..CacheAware::default() };
+    assert_eq!(decision.policy, Policy::CacheAware(settings));
+    assert_eq!((decision.chosen, decision.reason.name()), (3, "prefix"));
     assert_eq!(decision.evidence.candidates[0].cost, 512);
     assert_eq!((retry.chosen, retry.reason.name()), (5, "spread"));
     // 32, 32 and 64 bytes, then 128 each: 8, 8, 16, 32 tokens; later samples cover several blocks.
@@ -126,6 +130,10 @@ fn bad_lines_are_refused_by_number_and_reason() {
     refused(
         r#"{"samples":[],"policy":"random","candidates":[{"worker":1,"cost":1,"matched":1,"role":"king"}],"reason":"chance"}"#,
         "line 1: `role` is not a known one",
+    );
+    refused(
+        r#"{"samples":[],"policy":"fastest","candidates":[],"reason":"chance"}"#,
+        "line 1: `policy` is not a known one",
     );
     let crowd = ["{}"; 9].join(",");
     refused(
