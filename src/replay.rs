@@ -236,6 +236,7 @@ fn trace(flags: &ReplayFlags) -> Result<Trace, Failure> {
             unit => return Err(Failure::usage(format!("unknown --time-unit `{unit}`: use ms or s"))),
         },
         output_tokens: flags.trace.output_tokens,
+        model: flags.trace.model.clone(),
     };
     let at = |error: &dyn std::fmt::Display| Failure::usage(format!("{}: {error}", path.display()));
     let file = File::open(path).map_err(|error| at(&error))?;

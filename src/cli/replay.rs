@@ -66,6 +66,9 @@ pub(crate) struct TraceFlags {
     /// Answer tokens of captured decisions, which are made before the answer is known
     #[arg(long, default_value_t = 128, value_name = "TOKENS")]
     pub(crate) output_tokens: u32,
+    /// Read captured decisions of this model only: prompts of several share nothing, and seldom their workers
+    #[arg(long, value_name = "NAME")]
+    pub(crate) model: Option<String>,
     /// Also write the trace, in Mooncake's shape
     #[arg(long, value_name = "FILE")]
     pub(crate) write: Option<PathBuf>,
@@ -124,13 +127,28 @@ pub(crate) struct ThresholdFlags {
     #[arg(long, default_value_t = CacheAware::default().cache_threshold, value_name = "SHARE")]
     pub(crate) cache_threshold: f32,
     /// cache_aware: load above the least, in requests, above which load decides; each of a list is a policy of its own
-    #[arg(long, value_delimiter = ',', default_values_t = [CacheAware::default().balance_abs_threshold], value_name = "REQUESTS")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_values_t = [CacheAware::default().balance_abs_threshold],
+        value_name = "REQUESTS"
+    )]
     pub(crate) balance_abs_threshold: Vec<u32>,
     /// cache_aware: load over the least, at least 1, above which load decides; each of a list is a policy of its own
-    #[arg(long, value_delimiter = ',', default_values_t = [CacheAware::default().balance_rel_threshold], value_name = "RATIO")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_values_t = [CacheAware::default().balance_rel_threshold],
+        value_name = "RATIO"
+    )]
     pub(crate) balance_rel_threshold: Vec<f32>,
     /// cache_aware: load over the average up to which affinity is followed, 0 for no bound; each of a list is a policy
     /// of its own
-    #[arg(long, value_delimiter = ',', default_values_t = [CacheAware::default().affinity_load_factor], value_name = "RATIO")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_values_t = [CacheAware::default().affinity_load_factor],
+        value_name = "RATIO"
+    )]
     pub(crate) affinity_load_factor: Vec<f32>,
 }

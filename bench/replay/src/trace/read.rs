@@ -27,7 +27,7 @@ pub enum TimeUnit {
 }
 
 /// What a file does not say itself.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct ReadOptions {
     /// Tokens of one `hash_ids` block, unless the line says otherwise.
     pub block_tokens: u32,
@@ -35,11 +35,13 @@ pub struct ReadOptions {
     pub time_unit: TimeUnit,
     /// Answer tokens of a request whose line does not tell: decisions are written before the answer is known.
     pub output_tokens: u32,
+    /// The one model whose captured decisions are read; those of all when none is named.
+    pub model: Option<String>,
 }
 
 impl Default for ReadOptions {
     fn default() -> Self {
-        ReadOptions { block_tokens: 512, time_unit: TimeUnit::Milliseconds, output_tokens: 128 }
+        ReadOptions { block_tokens: 512, time_unit: TimeUnit::Milliseconds, output_tokens: 128, model: None }
     }
 }
 
@@ -117,6 +119,9 @@ fn parse(text: &[u8], options: &ReadOptions) -> Result<(Option<TraceRequest>, Op
         return Ok((Some(request), None));
     }
     if line.get("samples").is_some() {
+        if options.model.as_ref().is_some_and(|model| line.get("model").is_none_or(|name| name != model)) {
+            return Ok((None, None));
+        }
         let captured = decision::captured(&line).map_err(Kind::Field)?;
         let is_retry = count_or(&line, "attempt", 0, u8::MAX.into()).map_err(Kind::Field)? > 0;
         let request = decision::request(&line, options).map_err(Kind::Field)?;

@@ -90,6 +90,17 @@ fn decisions_are_read_with_the_lineage_of_their_samples() {
 }
 
 #[test]
+fn one_model_of_many_is_read() {
+    let of = |model: &str| {
+        let options = ReadOptions { model: Some(model.to_owned()), ..ReadOptions::default() };
+        let trace = read(format!("{DECISIONS}{}", DECISIONS.replace("\"m\"", "\"n\"")).as_bytes(), &options);
+        let trace = trace.expect("good");
+        (trace.requests().len(), trace.captured().len())
+    };
+    assert_eq!((of("m"), of("n"), of("o")), ((2, 3), (2, 3), (0, 0)));
+}
+
+#[test]
 fn bad_lines_are_refused_by_number_and_reason() {
     let good = MOONCAKE.lines().next().expect("a line");
     refused(&format!("{good}\n\n{{}}"), "line 3: neither `hash_ids` nor `samples`: no known kind of trace");
