@@ -4,6 +4,7 @@
 //! front end. A flag whose feature is not built is refused by name, never ignored.
 
 mod flags;
+mod replay;
 mod unbuilt;
 
 use std::process::ExitCode;
@@ -16,6 +17,8 @@ use crate::EXIT_USAGE;
 pub(crate) use crate::cli::flags::DemoFlags;
 pub(crate) use crate::cli::flags::EngineFlags;
 pub(crate) use crate::cli::flags::LaunchFlags;
+pub(crate) use crate::cli::replay::ReplayFlags;
+pub(crate) use crate::cli::replay::ThresholdFlags;
 
 /// What to do.
 #[derive(Debug)]
@@ -26,6 +29,8 @@ pub(crate) enum Command {
     Demo(DemoFlags),
     /// Be one simulated engine.
     EngineSim(EngineFlags),
+    /// Compare policies over a trace.
+    Replay(Box<ReplayFlags>),
 }
 
 /// An early end: help, version, or a line that cannot be understood.
@@ -76,6 +81,8 @@ enum Sub {
     Demo(DemoFlags),
     /// Be one simulated engine
     EngineSim(EngineFlags),
+    /// Re-run a trace under one policy after another, over simulated engines in virtual time
+    Replay(Box<ReplayFlags>),
 }
 
 /// Reads a command line, program name first.
@@ -92,6 +99,7 @@ pub(crate) fn parse(argv: Vec<String>) -> Result<Command, Exit> {
         Some(Sub::Launch(flags)) => Command::Launch(flags),
         Some(Sub::Demo(flags)) => Command::Demo(flags),
         Some(Sub::EngineSim(flags)) => Command::EngineSim(flags),
+        Some(Sub::Replay(flags)) => Command::Replay(flags),
     })
 }
 

@@ -66,7 +66,7 @@ fn launch_flags(flags: &DemoFlags, engines: &[EngineHandle]) -> Result<cli::Laun
     argv.extend(engines.iter().map(EngineHandle::url));
     match cli::parse(argv) {
         Ok(Command::Launch(flags)) => Ok(*flags),
-        Ok(Command::Demo(_) | Command::EngineSim(_)) | Err(_) => {
+        Ok(Command::Demo(_) | Command::EngineSim(_) | Command::Replay(_)) | Err(_) => {
             Err(Failure::runtime("the demo's own command line is refused"))
         }
     }

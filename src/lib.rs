@@ -9,6 +9,7 @@ pub mod control;
 mod demo;
 mod logs;
 mod metrics;
+mod replay;
 mod run;
 pub mod services;
 
@@ -31,6 +32,7 @@ pub fn main(argv: Vec<String>) -> ExitCode {
         Command::Launch(flags) => config::lower(&flags).and_then(run::run),
         Command::Demo(flags) => demo::run(&flags),
         Command::EngineSim(flags) => demo::engine_sim(&flags),
+        Command::Replay(flags) => replay::run(&flags),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -15,6 +15,7 @@ mod metrics;
 mod policies;
 mod relay;
 mod removal;
+mod replay;
 mod retries;
 mod routing;
 mod slow;

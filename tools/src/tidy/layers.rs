@@ -1,7 +1,7 @@
 //! The order of the crates: who may know whom.
 
 /// Each crate of ours with those it may depend on, leaves first.
-const LAYERS: [(&str, &[&str]); 12] = [
+const LAYERS: [(&str, &[&str]); 13] = [
     ("wire", &[]),
     ("api", &["wire"]),
     ("engine", &[]),
@@ -11,9 +11,10 @@ const LAYERS: [(&str, &[&str]); 12] = [
     ("shard", &["wire", "api", "engine", "text", "fleet", "policy"]),
     ("engine-sim", &["wire", "api"]),
     ("bench", &["wire", "api", "engine-sim"]),
+    ("replay", &["fleet", "policy"]),
     ("testkit", &["wire", "api"]),
     ("tools", &["testkit"]),
-    ("ringway", &["wire", "api", "engine", "text", "fleet", "policy", "shard", "engine-sim"]),
+    ("ringway", &["wire", "api", "engine", "text", "fleet", "policy", "shard", "engine-sim", "replay"]),
 ];
 /// What only tests may use beyond that.
 const TESTS: [&str; 2] = ["testkit", "engine-sim"];
