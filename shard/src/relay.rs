@@ -223,6 +223,9 @@ async fn send_whole(
         out.extend_from_slice(body);
         body = b"";
     }
+    if let Some(leg) = &mut trace.leg {
+        leg.release();
+    }
     trace.status = whole.head.status;
     trace.first_byte = Some(shard.clock.now());
     let sent = client.send(shard, &out, body).await;

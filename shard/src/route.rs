@@ -51,6 +51,7 @@ pub(crate) struct Leg {
     pool_index: usize,
     claim: Claim,
     is_prompt_done: bool,
+    is_released: bool,
     pub(crate) reason: Reason,
     pub(crate) is_stream: bool,
     /// Why this worker, in words, if the client may know and asked.
@@ -72,8 +73,17 @@ impl Leg {
 
     /// The worker has begun to answer, so it has computed the prompt.
     pub(crate) fn prompt_done(&mut self) {
-        if !std::mem::replace(&mut self.is_prompt_done, true) {
+        if !self.is_released && !std::mem::replace(&mut self.is_prompt_done, true) {
             self.worker().prompt_done(&self.claim);
+        }
+    }
+
+    /// The worker is done with this request: it counts in its load no more.
+    ///
+    /// Said before the last bytes go to the client, so that who asks again upon its answer finds the worker free.
+    pub(crate) fn release(&mut self) {
+        if !std::mem::replace(&mut self.is_released, true) {
+            self.worker().end(&self.claim, self.is_prompt_done);
         }
     }
 
@@ -86,7 +96,7 @@ impl Leg {
 
 impl Drop for Leg {
     fn drop(&mut self) {
-        self.worker().end(&self.claim, self.is_prompt_done);
+        self.release();
     }
 }
 
@@ -142,6 +152,7 @@ pub(crate) fn choose(shard: &Rc<Shard>, input: &Input<'_, '_>) -> Result<Leg, Ap
             pool_index,
             claim,
             is_prompt_done: false,
+            is_released: false,
             reason: choice.reason,
             is_stream: peeked.stream,
             explanation,

@@ -157,6 +157,9 @@ impl Passage<'_, '_, '_> {
                 Ok(Received::WouldBlock) => return Ok(Flow::More),
                 Ok(Received::End) | Err(_) => relay.end_of_input(outbound),
             };
+            if let (Flow::End { .. }, Some(leg)) = (&flow, &mut self.trace.leg) {
+                leg.release();
+            }
             let sent = if outbound.is_empty() {
                 0
             } else {

@@ -3,15 +3,20 @@
 use std::time::Duration;
 
 use fleet::rules::Policy;
+use fleet::tree::HolderId;
 
 use super::News;
 use super::State;
+use crate::control::limits;
 
 /// When what is due next.
 #[derive(Debug, Default)]
 pub(super) struct Upkeep {
     bounds_due: Option<Duration>,
     sweep_due: Option<Duration>,
+    /// Blocks the tree had lost when the holders' numbers were last made right.
+    evicted_blocks_seen: u64,
+    held_due: Duration,
 }
 
 impl State {
@@ -21,7 +26,10 @@ impl State {
 
     /// Does what is due by `now`, and plans the next time for what is needed at all.
     pub(super) fn keep_up(&mut self, now: Duration) {
-        let is_due = |due: Option<Duration>| due.is_none_or(|due| due <= now);
+        self.count_held(now);
+        // What was not needed may be since the fleet has changed.
+        let has_changed = self.news == News::Fleet;
+        let is_due = |due: Option<Duration>| due.map_or(has_changed, |due| due <= now);
         if is_due(self.upkeep.bounds_due) {
             let has_ranges = self.adjust_ranges();
             self.upkeep.bounds_due = has_ranges.then(|| now + self.config.bucket_adjust_interval);
@@ -30,6 +38,20 @@ impl State {
             let has_keys = self.sweep_keys(now);
             self.upkeep.sweep_due = has_keys.then(|| now + self.config.eviction_interval);
         }
+    }
+
+    /// Tells shards how many blocks each worker holds by now. A placement tells its own worker's number at once; this is
+    /// for those who lost blocks to a bound meanwhile.
+    fn count_held(&mut self, now: Duration) {
+        let evicted = self.tree.evicted_blocks_total();
+        if evicted == self.upkeep.evicted_blocks_seen || now < self.upkeep.held_due {
+            return;
+        }
+        for entry in self.registry.registered() {
+            entry.cells.set_held_blocks(self.tree.holder_blocks(HolderId(entry.id.index)));
+        }
+        self.upkeep.evicted_blocks_seen = evicted;
+        self.upkeep.held_due = now + limits::HELD_BLOCKS_INTERVAL;
     }
 
     /// Moves the ranges of every bucket model to the lengths seen lately; false if there is no such model.

@@ -91,6 +91,7 @@ fn candidate(value: &Value) -> Result<Candidate, FieldError> {
         matched: count(value, "matched", u16::MAX.into())? as u16,
         role: Role::from_name(role).ok_or(FieldError::Invalid("role", "not a known one"))?,
         last_chosen: count_or(value, "last_chosen", 0, u32::MAX.into())? as u32,
+        held_blocks: count_or(value, "held_blocks", 0, u32::MAX.into())? as u32,
     })
 }
 
