@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use fleet::rules::CacheAware;
 use policy::Policy;
 
 fn policy_help() -> String {
@@ -95,7 +96,7 @@ pub(crate) struct RoutingFlags {
     #[arg(long, default_value_t = 1.5, value_name = "RATIO")]
     pub(crate) balance_rel_threshold: f32,
     /// cache_aware: load over the average up to which a known prefix or session decides, at least 1; 0 for no bound
-    #[arg(long, default_value_t = 1.5, value_name = "RATIO")]
+    #[arg(long, default_value_t = CacheAware::default().affinity_load_factor, value_name = "RATIO")]
     pub(crate) affinity_load_factor: f32,
     /// cache_aware: seconds between two clean-ups of what is no longer read; the bounds below hold at every write
     #[arg(long, alias = "eviction-interval-secs", default_value_t = 120, value_name = "SECONDS")]

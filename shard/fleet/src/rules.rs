@@ -113,7 +113,7 @@ impl Default for CacheAware {
             cache_threshold: 0.3,
             balance_abs_threshold: 64,
             balance_rel_threshold: 1.5,
-            affinity_load_factor: 1.5,
+            affinity_load_factor: 3.0,
         }
     }
 }

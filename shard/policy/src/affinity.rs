@@ -30,11 +30,17 @@ const HOLDERS_LOOKED_AT_MAX: usize = 48;
 const HOLDERS_WEIGHED_MAX: usize = 4;
 /// Members looked at beside the least loaded for room in their caches: all of a small pool.
 const SPARES_MAX: usize = 4;
-/// Bytes of known prompt that are worth one more request in front: computing 16 KiB takes an engine about as long as
-/// a request among others delays it.
-const SLACK_BYTES_PER_REQUEST: usize = 16 * 1024;
+/// Bytes of known prompt that are worth one more request in front: computing 4 KiB takes an engine about as long as a
+/// request among others delays it.
+const SLACK_BYTES_PER_REQUEST: usize = 4 * 1024;
 /// Requests in front at most that a known prefix is worth, whatever its length.
 const SLACK_REQUESTS_MAX: usize = 8;
+/// Every so many choices, a prefix that was used this very second goes to whoever has clearly less to do, and is soon
+/// held by as many workers as its load needs. A prefix that everybody shares spreads at once; one of a single
+/// conversation never does, as its user takes longer than a second.
+const SPREAD_EVERY: u32 = 16;
+/// Holders of a prefix whose last use is looked at for that.
+const HOLDERS_ASKED_FOR_USE_MAX: usize = 16;
 
 impl Replica {
     pub(crate) fn gather_affine(&mut self, scene: &Scene<'_, '_>, config: &CacheAware) -> u64 {
@@ -53,9 +59,14 @@ impl Replica {
             bound = load_bound(&self.evidence, config.affinity_load_factor);
             self.evidence.cost_max = balanced.min(bound.max(min + REQUEST_COST));
         }
+        let spreads = self.turn % SPREAD_EVERY == SPREAD_EVERY - 1 && is_hot(&trail, scene.request.tick);
+        if spreads {
+            bound = bound.min(min + REQUEST_COST);
+        }
         let slack = |blocks: usize| {
             let requests = bytes_covered(blocks as u32, scene.request.prompt_bytes) / SLACK_BYTES_PER_REQUEST;
-            min + requests.min(SLACK_REQUESTS_MAX) as u32 * REQUEST_COST
+            let most = if spreads { 0 } else { SLACK_REQUESTS_MAX };
+            min + requests.min(most) as u32 * REQUEST_COST
         };
         let admits = |blocks: usize, cost: u32| cost <= balanced.min(bound.max(slack(blocks)));
         self.offer_holders(scene, &trail, admits);
@@ -171,8 +182,8 @@ impl Replica {
     ) -> bool {
         let count = step.holder_count();
         let looks = count.min(*looks_left);
-        // Of many, others are looked at each time.
-        let begin = if looks < count { self.rng.random_range(0..count) } else { 0 };
+        // Of more than are weighed, others come first each time.
+        let begin = if count > HOLDERS_WEIGHED_MAX { self.rng.random_range(0..count) } else { 0 };
         let mut offered = 0;
         for look in 0..looks {
             let (holder, tick) = step.holder((begin + look) % count);
@@ -198,4 +209,10 @@ impl Replica {
             usize::from(candidate.matched) == blocks && matches!(candidate.role, Role::Holder | Role::Recent);
         !is_all_held || scene.request.tick.wrapping_sub(self.ticks[at]) >= REFRESH_TICKS
     }
+}
+
+/// Whether the longest known prefix was used within this tick.
+fn is_hot(trail: &Trail<'_>, tick: u32) -> bool {
+    let Some(step) = trail.deepest_first().next() else { return false };
+    (0..step.holder_count().min(HOLDERS_ASKED_FOR_USE_MAX)).any(|at| step.holder(at).1 == tick)
 }
