@@ -31,6 +31,8 @@ pub(crate) struct Engine {
     pub(crate) config: EngineConfig,
     /// The port it really listens on.
     pub(crate) port: u16,
+    /// When it started, in seconds since 1970.
+    pub(crate) started_unix_s: u64,
     pub(crate) shared: Arc<Shared>,
     pub(crate) last: RefCell<Option<LastRequest>>,
     scheduler: RefCell<Scheduler>,
@@ -70,6 +72,7 @@ impl Engine {
             draws: Cell::new(config.seed),
             config,
             port,
+            started_unix_s: clock::unix_s(),
             shared,
             last: RefCell::default(),
             waiters: RefCell::default(),

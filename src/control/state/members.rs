@@ -205,8 +205,8 @@ impl State {
         if has_moved || matches!(change, Change::Lost | Change::Recovered) {
             self.touch(id);
         }
-        if change == Change::Lost {
-            // It may come back as a new process, whose cache is empty.
+        // Nobody listens: it comes back as a new process, whose cache is empty, perhaps before the next check.
+        if change == Change::Lost || probe.answer == Err(Failure::Connect) {
             self.forget_placements(id);
         }
         self.watch_load(id, now);

@@ -45,6 +45,9 @@ pub(crate) fn text(engine: &Engine) -> String {
         family("num_requests_total", Kind::Counter, finished as f64);
         family("num_aborted_requests_total", Kind::Counter, stats.aborted as f64);
     }
+    // Writing to a string does not fail.
+    let _ = writeln!(page, "# TYPE process_start_time_seconds gauge");
+    let _ = writeln!(page, "process_start_time_seconds {}.0", engine.started_unix_s);
     page
 }
 
