@@ -88,6 +88,7 @@ def arguments():
     add("--hot-share", type=float, default=0.26, metavar="SHARE", help="hot_prefix: the group's share [%(default)s]")
     add("--block-words", type=int, default=32, metavar="N", help="file: words for a hash id [%(default)s]")
     add("--prompt-words-max", type=int, default=2500, metavar="N", help="file: longer prompts are cut [%(default)s]")
+    add("--session-keys", action="store_true", help="name the conversation or group in a header x-session-id")
     add("--speed", type=float, metavar="X", help="file: keep its clock, X times as fast [as fast as the load allows]")
 
     bounds = parser.add_argument_group("bounds and care")

@@ -91,6 +91,8 @@ class Load:
         connection = http.client.HTTPConnection(self.host, self.port, timeout=self.options.timeout)
         try:
             headers = {"content-type": "application/json"}
+            if self.options.session_keys and request.session is not None:
+                headers["x-session-id"] = request.session
             connection.request("POST", self.path + "/v1/chat/completions", json.dumps(body), headers)
             response = connection.getresponse()
             if response.status != 200:

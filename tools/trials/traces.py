@@ -26,7 +26,8 @@ GRAIN = 64
 class Request:
     """One chat completion to send."""
 
-    def __init__(self, messages, after=None, at=None, max_tokens=None):
+    def __init__(self, messages, after=None, at=None, max_tokens=None, session=None):
+        self.session = session  # name of the conversation or group, for routers that go by a key
         self.messages = messages  # (role, text) pairs; equal texts are shared, so a trace takes little memory
         self.after = after  # index of the request whose answer must be there first
         self.at = at  # seconds from the start, for a file replayed by its clock
@@ -65,7 +66,7 @@ def multi_turn(options, rng, stamp):
         for index in rng.sample(range(count), count):
             history = histories[index]
             history.append(("user", words(rng, options.turn_words)))
-            requests.append(Request(list(history), after=latest[index]))
+            requests.append(Request(list(history), after=latest[index], session=f"{stamp} {index}"))
             latest[index] = len(requests) - 1
             history.append(("assistant", words(rng, options.answer_words)))
     return requests
@@ -77,7 +78,8 @@ def shared_prefix(options, rng, stamp):
     order = [index % options.groups for index in range(options.requests)]
     rng.shuffle(order)
     return [
-        Request([("system", prefixes[group]), ("user", words(rng, options.question_words))]) for group in order
+        Request([("system", prefixes[group]), ("user", words(rng, options.question_words))], session=f"{stamp} {group}")
+        for group in order
     ]
 
 
@@ -90,7 +92,8 @@ def hot_prefix(options, rng, stamp):
     requests = []
     for index, is_hot in enumerate(order):
         prefix = hot if is_hot else f"{stamp} {index + 1:04d} {words(rng, options.prefix_words)}"
-        requests.append(Request([("system", prefix), ("user", words(rng, options.question_words))]))
+        session = f"{stamp} {0 if is_hot else index + 1}"
+        requests.append(Request([("system", prefix), ("user", words(rng, options.question_words))], session=session))
     return requests
 
 
