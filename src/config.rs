@@ -243,6 +243,7 @@ fn shard_config(flags: &LaunchFlags) -> Result<ShardConfig, Failure> {
     Ok(ShardConfig {
         session_headers: session_keys.iter().map(|name| name.to_ascii_lowercase()).collect(),
         body_keys: std::iter::once(ANSWER_FIELD.to_owned()).chain(session_keys).collect(),
+        has_session_key: flags.keys.session_key.is_some(),
         explain_routing: flags.keys.explain_routing,
         // The descriptors that the system grants may lower it at start.
         connections_max: CONNECTIONS_PER_SHARD_MAX,

@@ -84,7 +84,7 @@ impl<'a> Trace<'a> {
             (End::Complete, None) => {}
         }
         let Some(leg) = &self.leg else { return };
-        let model = leg.pool().stats.shard(self.shard.index);
+        let model = leg.stats().shard(self.shard.index);
         model.requests_total[self.endpoint.index()][usize::from(leg.is_stream)].add(1);
         model.duration[self.endpoint.index()].record_us(duration_us);
         // A worker's error is no first token.

@@ -59,6 +59,8 @@ use crate::state::Shard;
 pub struct ShardConfig {
     /// Headers, lower case, whose value says which session a request belongs to; the first present counts.
     pub session_headers: Vec<String>,
+    /// Whether the first of them is the session policy's own (`--session-key`).
+    pub has_session_key: bool,
     /// Fields of the body that routing looks at: `previous_response_id`, then those that may stand in for the session
     /// headers, in their order.
     pub body_keys: Vec<String>,

@@ -51,12 +51,12 @@ pub(crate) const ADDRESSES_TRIED_MAX: usize = 4;
 /// Longest client-sent request id that is taken over.
 pub(crate) const REQUEST_ID_BYTES_MAX: usize = 256;
 
-const _: () = assert!(BUFFER_BYTES <= BUFFER_KEPT_BYTES_MAX && BODY_COPIED_BYTES_MAX < BUFFER_BYTES);
-const _: () = assert!(HEAD_BYTES_MAX <= RESPONSE_HELD_BYTES_MAX);
-
 /// Longest value of a header that routing takes for a key.
 pub(crate) const ROUTING_KEY_BYTES_MAX: usize = 4096;
 /// Leading bytes of an answer in which its id is looked for.
 pub(crate) const ANSWER_ID_SEARCH_BYTES_MAX: usize = 4096;
 /// Longest id of an answer that is remembered.
 pub(crate) const ANSWER_ID_BYTES_MAX: usize = 128;
+
+const _: () = assert!(BUFFER_BYTES <= BUFFER_KEPT_BYTES_MAX && BODY_COPIED_BYTES_MAX < BUFFER_BYTES);
+const _: () = assert!(HEAD_BYTES_MAX <= RESPONSE_HELD_BYTES_MAX);

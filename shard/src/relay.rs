@@ -144,7 +144,7 @@ pub(crate) fn learn_answer(shard: &Shard, trace: &Trace<'_>, status: u16, body: 
         return;
     };
     if let Some(leg) = &trace.leg {
-        leg.has_answer(&id[..len], shard.clock.coarse_seconds());
+        leg.has_answer(&id[..len], &shard.fleet().sticky, shard.clock.coarse_seconds());
     }
 }
 

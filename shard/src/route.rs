@@ -1,6 +1,7 @@
 //! Routing: from a request to a worker. Not async, no lock, no allocation but for a prompt longer than any before.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 use api::endpoint::PromptShape;
@@ -19,8 +20,11 @@ use fleet::snapshot::Fleet;
 use fleet::snapshot::NoPool;
 use fleet::snapshot::Pool;
 use fleet::snapshot::Worker;
+use fleet::stats::ModelStats;
+use fleet::sticky::StickyTable;
 use policy::Choice;
 use policy::Keys;
+use policy::Policy;
 use policy::Reason;
 use policy::Request;
 use wire::RequestHead;
@@ -28,7 +32,6 @@ use wire::RequestHead;
 use crate::explain;
 use crate::limits;
 use crate::port::Ports;
-use crate::state::FleetRef;
 use crate::state::Prompt;
 use crate::state::Shard;
 
@@ -46,9 +49,10 @@ pub(crate) struct Input<'a, 'h> {
 /// One upstream exchange's claim on a worker: counts in its load until dropped.
 #[derive(Debug)]
 pub(crate) struct Leg {
-    fleet: FleetRef,
-    worker_index: u32,
-    pool_index: usize,
+    worker: Arc<Worker>,
+    stats: Arc<ModelStats>,
+    /// Seed of the model's keys, if its policy follows answers.
+    answer_seed: Option<u64>,
     claim: Claim,
     is_prompt_done: bool,
     is_released: bool,
@@ -60,15 +64,12 @@ pub(crate) struct Leg {
 
 impl Leg {
     pub(crate) fn worker(&self) -> &Worker {
-        match self.fleet.workers.get(self.worker_index) {
-            Some(worker) => worker,
-            // A fleet never changes and the leg was made from a worker in it.
-            None => unreachable!("a leg names a worker of its own fleet"),
-        }
+        &self.worker
     }
 
-    pub(crate) fn pool(&self) -> &Pool {
-        &self.fleet.pools[self.pool_index]
+    /// Counters of the model.
+    pub(crate) fn stats(&self) -> &ModelStats {
+        &self.stats
     }
 
     /// The worker has begun to answer, so it has computed the prompt.
@@ -88,9 +89,10 @@ impl Leg {
     }
 
     /// Remembers the worker as the one that has the answer `id`, for a request that continues it.
-    pub(crate) fn has_answer(&self, id: &[u8], tick: u32) {
-        let key = policy::sticky_key(id, self.pool().block_seed);
-        self.fleet.sticky.assign(key, self.fleet.sticky.get(key), self.worker().id, tick);
+    pub(crate) fn has_answer(&self, id: &[u8], sticky: &StickyTable, tick: u32) {
+        let Some(seed) = self.answer_seed else { return };
+        let key = policy::answer_key(id, seed);
+        sticky.assign(key, sticky.get(key), self.worker.id, tick);
     }
 }
 
@@ -112,19 +114,19 @@ pub(crate) fn choose(shard: &Rc<Shard>, input: &Input<'_, '_>) -> Result<Leg, Ap
     } else {
         peek::peek_opaque(input.body, spans)
     };
-    shard.with_snapshot(|snapshot, fleet| {
+    shard.with_snapshot(|snapshot, _| {
         let pool_index = pool_index(&snapshot.fleet, peeked.model.as_deref())?;
         let pool = &snapshot.fleet.pools[pool_index];
         let began = shard.clock.now();
         blocks.clear();
         if pool.policy.reads_prompt() {
-            hash_blocks(spans.parts(input.body), pool.block_seed, blocks);
+            hash_blocks(spans.parts(input.body), pool.hash_seed(), blocks);
         }
         let hashed = shard.clock.now();
         let request = Request {
             blocks,
             prompt_bytes: spans.bytes(),
-            keys: keys(shard, input, spans),
+            keys: keys(shard, &pool.policy, input, spans),
             excluded: input.excluded,
             tick: shard.clock.coarse_seconds(),
         };
@@ -148,26 +150,31 @@ pub(crate) fn choose(shard: &Rc<Shard>, input: &Input<'_, '_>) -> Result<Leg, Ap
         let explanation = explain::is_wanted(shard, input.head)
             .then(|| explain::explanation(&snapshot.fleet, pool, &decision).into());
         Ok(Leg {
-            worker_index: choice.worker.id.index,
-            pool_index,
+            worker: Arc::clone(choice.worker),
+            stats: Arc::clone(&pool.stats),
+            answer_seed: matches!(pool.policy, Policy::CacheAware(_)).then_some(pool.block_seed),
             claim,
             is_prompt_done: false,
             is_released: false,
             reason: choice.reason,
             is_stream: peeked.stream,
             explanation,
-            fleet,
         })
     })
 }
 
 /// What the client says about where its request belongs.
-fn keys<'a>(shard: &'a Shard, input: &Input<'a, '_>, spans: &PromptSpans) -> Keys<'a> {
+fn keys<'a>(shard: &'a Shard, policy: &Policy, input: &Input<'a, '_>, spans: &PromptSpans) -> Keys<'a> {
     let head = input.head;
     let bounded = |value: &&[u8]| value.len() <= limits::ROUTING_KEY_BYTES_MAX;
     let header = |name: &str| head.header(name).filter(bounded);
     let config = &shard.config;
-    let session = (config.session_headers.iter().enumerate())
+    // The session policy goes by its own key alone, if it has one.
+    let names = match policy {
+        Policy::Session if config.has_session_key => &config.session_headers[..1],
+        _ => &config.session_headers[..],
+    };
+    let session = (names.iter().enumerate())
         .find_map(|(at, name)| header(name).or_else(|| spans.field(at + 1, input.body)));
     Keys {
         target: header("x-smg-target-worker"),

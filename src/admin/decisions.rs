@@ -60,6 +60,7 @@ struct Weighed<'a> {
     matched: u16,
     last_chosen: u32,
     held_blocks: u32,
+    weight: u16,
 }
 
 #[derive(Serialize)]
@@ -164,5 +165,6 @@ fn weighed<'a>(state: &'a State, candidate: &Candidate) -> Weighed<'a> {
         matched: candidate.matched,
         last_chosen: candidate.last_chosen,
         held_blocks: candidate.held_blocks,
+        weight: candidate.weight,
     }
 }

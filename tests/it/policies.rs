@@ -237,7 +237,7 @@ fn decisions_are_remembered_without_text() {
 }
 
 #[test]
-fn a_restarted_process_behind_a_url_has_no_prefix() {
+fn a_worker_that_left_and_came_back_has_no_prefix() {
     let worker = Worker::answering();
     let other = Worker::answering();
     let gateway = start(binary().flag("--policy", "cache_aware"), &[]);

@@ -42,7 +42,7 @@ pub enum Unit {
 
 /// Units of [`Unit::Work`] in a second. Coarse enough that 20,000 prompts of the most that one counts as fit a leaf.
 pub const WORK_UNITS_PER_S: u32 = 1_000;
-/// Steps of [`Unit::PromptBytes`]: more than memory can hold fits a leaf.
+/// Steps of [`Unit::PromptBytes`]: prompts are looked at up to 512 KiB, so 16,000 of them fit a leaf at any weight.
 pub const PROMPT_STEP_BYTES: u32 = 64;
 
 /// The costs of one pool's workers. One lives as long as its model name, over all publications.
@@ -226,11 +226,14 @@ impl Board {
         None
     }
 
-    /// As [`Board::least`] with exclusions: only the groups they stand in are looked at leaf by leaf.
+    /// As [`Board::least`] with exclusions, for attempts after a failed one: only the groups they stand in are looked at leaf by leaf.
     fn least_but(&self, excluded: &[u32]) -> Option<Least> {
         let mut best: Option<Least> = None;
+        let from = self.cursor.load(Relaxed);
+        let turn = |index: u32| index.wrapping_sub(from) % WORKERS_MAX;
         let mut offer = |index: u32, cost: u32| {
-            if cost & ABSENT == 0 && !excluded.contains(&index) && best.is_none_or(|best| cost < best.cost) {
+            let is_better = |best: Least| (cost, turn(index)) < (best.cost, turn(best.index));
+            if cost & ABSENT == 0 && !excluded.contains(&index) && best.is_none_or(is_better) {
                 best = Some(Least { index, cost });
             }
         };

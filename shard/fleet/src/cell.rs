@@ -98,6 +98,8 @@ pub struct WorkerCells {
     keys: AtomicU32,
     /// Blocks of prompts that it is known to hold.
     held_blocks: AtomicU32,
+    /// Counts the times that it lost everything it held.
+    epoch: AtomicU32,
     engine_load: EngineLoadCell,
 }
 
@@ -130,6 +132,18 @@ impl WorkerCells {
     /// Says how many blocks the worker holds by the prefix tree. Only control may call this.
     pub fn set_held_blocks(&self, blocks: u64) {
         self.held_blocks.store(u32::try_from(blocks).unwrap_or(u32::MAX / 2), Ordering::Relaxed);
+    }
+
+    /// The worker has lost all that it held: what was placed on it before is there no more. Only control may call this.
+    pub fn lose_blocks(&self) {
+        self.held_blocks.store(0, Ordering::Relaxed);
+        self.epoch.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often the worker has lost all that it held.
+    #[inline]
+    pub fn epoch(&self) -> u32 {
+        self.epoch.load(Ordering::Relaxed)
     }
 
     /// Blocks of prompts that the worker is known to hold.

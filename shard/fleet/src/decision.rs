@@ -64,6 +64,8 @@ pub struct Candidate {
     pub last_chosen: u32,
     /// Blocks of any prompts that it is known to hold; only where that is weighed.
     pub held_blocks: u32,
+    /// Its weight in sixteenths of the usual one; only where that is weighed, else 0.
+    pub weight: u16,
 }
 
 /// Everything a decision was made from. The decision is a function of this and of the policy's settings alone.
@@ -125,13 +127,13 @@ pub struct Decision {
     pub generation: u32,
     /// Why.
     pub reason: Reason,
-    /// Position of the model among the pools of that moment, and the hash of its name.
+    /// Lower half of the model's block seed, by which control knows the model.
     pub model_hash: u32,
     /// Number of the policy, as in `Policy::NAMES`.
     pub policy: u8,
     /// 0 for the first attempt.
     pub attempt: u8,
-    /// Hash of the key the decision looked at; 0 for none.
+    /// Hash, seeded by the process, of the key that the decision looked at; 0 for none.
     pub key: u64,
     /// Time spent on hashing the prompt, in nanoseconds.
     pub hash_ns: u32,
@@ -242,7 +244,7 @@ impl Decision {
             let what = u32::from(candidate.matched) | (candidate.role as u32) << 16;
             cells[0].store(join(candidate.worker, candidate.cost), Relaxed);
             cells[1].store(join(what, candidate.last_chosen), Relaxed);
-            cells[2].store(u64::from(candidate.held_blocks), Relaxed);
+            cells[2].store(join(candidate.held_blocks, u32::from(candidate.weight)), Relaxed);
         }
         for (cell, pair) in record[SAMPLES_AT..].iter().zip(self.samples.chunks(2)) {
             cell.store(join(pair[0], pair.get(1).copied().unwrap_or(0)), Relaxed);
@@ -259,7 +261,8 @@ impl Decision {
         let candidate = |cells: &[u64]| {
             let ((worker, cost), (what, last_chosen)) = (split(cells[0]), split(cells[1]));
             let (matched, role) = (what as u16, Role::from_number(what >> 16)?);
-            Some(Candidate { worker, cost, matched, role, last_chosen, held_blocks: cells[2] as u32 })
+            let (held_blocks, weight) = split(cells[2]);
+            Some(Candidate { worker, cost, matched, role, last_chosen, held_blocks, weight: weight as u16 })
         };
         let count = ((counts >> 24) as usize).min(CANDIDATES_MAX);
         let candidates = words[CANDIDATES_AT..].chunks(3).take(count).filter_map(candidate).collect();

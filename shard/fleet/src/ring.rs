@@ -13,6 +13,8 @@ use md5::Digest;
 
 /// Points per arc beyond which a ring is cut into more arcs.
 const ARC_POINTS_MAX: usize = 1024;
+/// Points per arc below which a ring is cut into fewer arcs: a search must not cross many empty ones.
+const ARC_POINTS_MIN: usize = 32;
 /// Points per arc that a new cut aims at.
 const ARC_POINTS: usize = 256;
 
@@ -111,11 +113,10 @@ impl Ring {
         };
         let (gone, come) = (points_of(gone), points_of(come));
         let points = (self.points + come.len()).saturating_sub(gone.len());
-        let arcs_wanted = if points > self.arcs.len() * ARC_POINTS_MAX {
-            (points / ARC_POINTS).next_power_of_two()
-        } else {
-            self.arcs.len()
-        };
+        let is_crowded = points > self.arcs.len() * ARC_POINTS_MAX;
+        let is_empty = points < self.arcs.len() * ARC_POINTS_MIN && self.arcs.len() > 1;
+        let arcs_wanted =
+            if is_crowded || is_empty { (points / ARC_POINTS).next_power_of_two() } else { self.arcs.len() };
         let arcs = self.recut(arcs_wanted).into_iter().enumerate().map(|(at, arc)| {
             let (gone, come) = (share(&gone, at, arcs_wanted), share(&come, at, arcs_wanted));
             if gone.is_empty() && come.is_empty() { arc } else { merged(&arc, gone, come) }

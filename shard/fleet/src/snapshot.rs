@@ -95,6 +95,13 @@ pub struct Pool {
 }
 
 impl Pool {
+    /// What blocks of prompts for this pool are hashed with. Where the hash alone decides, every gateway must get the
+    /// same; elsewhere nobody may know it, lest prompts be made that collide.
+    #[inline]
+    pub fn hash_seed(&self) -> u64 {
+        if matches!(self.policy, Policy::PrefixHash(_)) { 0 } else { self.block_seed }
+    }
+
     /// Takes the next turn of the rotation.
     #[inline]
     pub fn next_turn(&self) -> u64 {
@@ -189,6 +196,11 @@ impl Weight {
     pub fn of(priority: u32, cost: f64) -> Self {
         let ratio = f64::from(priority.max(1)) / 50.0 / if cost > 0.0 { cost } else { 1.0 };
         Self((ratio.clamp(Self::MIN, Self::MAX) * f64::from(Self::ONE)).round().max(1.0) as u16)
+    }
+
+    /// In sixteenths of the usual weight.
+    pub fn sixteenths(self) -> u16 {
+        self.0
     }
 
     /// As a multiple of the usual weight.

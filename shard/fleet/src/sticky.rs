@@ -26,8 +26,11 @@ const SET: usize = 8;
 const CHUNK_SETS: usize = 512;
 /// Chunks.
 const CHUNKS: usize = 256;
-/// Looks at a gate that somebody else has taken: some microseconds.
-const GATE_LOOKS_MAX: usize = 1000;
+/// Looks at a gate that somebody else has taken, which is for nanoseconds unless the system takes its thread off the
+/// CPU just then.
+const GATE_LOOKS_MAX: usize = 10_000;
+/// Looks after which the CPU is offered to that thread between two looks.
+const GATE_LOOKS_PATIENT: usize = 100;
 /// Keys the table can hold: 16 bytes each, allocated as they come.
 pub const KEYS_MAX: usize = SET * CHUNK_SETS * CHUNKS;
 
@@ -84,9 +87,10 @@ impl Owner {
         self.index == worker.index && self.generation == low(worker.generation, GENERATION_BITS)
     }
 
-    /// Seconds since the last use.
+    /// Seconds since the last use. Clocks of shards differ by a little: a use that is still to come is one of now.
     pub fn idle_s(&self, tick: u32) -> u32 {
-        low(tick.wrapping_sub(self.tick), TICK_BITS)
+        let since = low(tick.wrapping_sub(self.tick), TICK_BITS);
+        if since >> (TICK_BITS - 1) == 0 { since } else { 0 }
     }
 
     fn is_same(&self, other: &Self) -> bool {
@@ -140,9 +144,13 @@ impl StickyTable {
     pub fn assign(&self, key: u64, expected: Option<Owner>, worker: WorkerId, tick: u32) -> Owner {
         let wanted = Owner::new(worker, tick);
         let set = self.set_or_new(key);
-        for _ in 0..GATE_LOOKS_MAX {
+        for look in 0..GATE_LOOKS_MAX {
             if let Some(slot) = set.slot(key) {
                 let seen = slot.value.load(Acquire);
+                // The slot may have been given to another key since it was found: then the value is that one's.
+                if slot.key.load(Acquire) != key {
+                    continue;
+                }
                 match (Owner::unpack(seen, key), expected) {
                     (Some(owner), Some(expected)) if owner.is_same(&expected) => {}
                     (Some(owner), _) => return owner,
@@ -156,13 +164,21 @@ impl StickyTable {
                     let slot = set.least_recent(tick);
                     slot.value.store(0, Release);
                     slot.key.store(key, Release);
-                    slot.value.store(wanted.pack(key), Release);
+                    // Whoever finds the key now may be quicker: then the key is found with its owner on the next look.
+                    let is_ours = slot.value.compare_exchange(0, wanted.pack(key), AcqRel, Acquire).is_ok();
                     set.gate.store(0, Release);
-                    return wanted;
+                    if is_ours {
+                        return wanted;
+                    }
+                    continue;
                 }
                 set.gate.store(0, Release);
             }
-            std::hint::spin_loop();
+            if look < GATE_LOOKS_PATIENT {
+                std::hint::spin_loop();
+            } else {
+                std::thread::yield_now();
+            }
         }
         wanted
     }
@@ -179,14 +195,14 @@ impl StickyTable {
         }
     }
 
-    /// Takes out every entry that `is_over` says is no longer wanted, and shows it. Walks what was ever allocated.
-    pub fn sweep(&self, mut is_over: impl FnMut(Owner) -> bool) -> usize {
+    /// Takes out every entry that `is_over` says is no longer wanted. Walks what was ever allocated.
+    pub fn sweep(&self, mut is_over: impl FnMut(u64, Owner) -> bool) -> usize {
         let mut removed = 0;
         for slot in self.slots() {
             let (key, value) = (slot.key.load(Acquire), slot.value.load(Acquire));
             if key != 0
                 && let Some(owner) = Owner::unpack(value, key)
-                && is_over(owner)
+                && is_over(key, owner)
                 && slot.value.compare_exchange(value, 0, AcqRel, Relaxed).is_ok()
             {
                 removed += 1;

@@ -8,6 +8,7 @@
 
 use fleet::blocks::bytes_covered;
 use fleet::board::REQUEST_COST;
+use fleet::decision::Candidate;
 use fleet::decision::Role;
 use fleet::rules::CacheAware;
 use fleet::rules::PrefixAware;
@@ -18,6 +19,7 @@ use rand::RngExt;
 
 use crate::Replica;
 use crate::Scene;
+use crate::decide::share;
 use crate::place::load_bound;
 
 /// A holder's use of a prefix is told to control again after this many seconds, so that its eviction order stays
@@ -46,7 +48,9 @@ impl Replica {
     pub(crate) fn gather_affine(&mut self, scene: &Scene<'_, '_>, config: &CacheAware) -> u64 {
         let trail = scene.snapshot.tree.trail(scene.request.blocks);
         let key = self.offer_session(scene);
-        if self.offer_pinned(scene) {
+        let is_pinned = self.offer_pinned(scene);
+        self.note_held(&trail);
+        if is_pinned {
             return key;
         }
         let Some(least) = scene.pool.board.least(scene.excluded) else { return key };
@@ -71,15 +75,20 @@ impl Replica {
         let admits = |blocks: usize, cost: u32| cost <= balanced.min(bound.max(slack(blocks)));
         self.offer_holders(scene, &trail, admits);
         self.offer_with_held(scene, &trail, least.index);
-        self.offer_spares(scene, least.cost);
-        // The key's worker was offered before the trail was known to matter.
-        for (candidate, tick) in self.evidence.candidates.iter_mut().zip(&mut self.ticks) {
-            if candidate.role == Role::Key {
-                let (held, last_use) = trail.held_by(HolderId(candidate.worker));
-                (candidate.matched, *tick) = (held as u16, last_use);
-            }
+        let is_enough =
+            |candidate: &Candidate| share(&self.evidence, candidate.matched) > config.cache_threshold;
+        if !self.evidence.candidates.iter().any(is_enough) {
+            self.offer_spares(scene, least.cost);
         }
         key
+    }
+
+    /// Says of every candidate so far how much of the prompt it holds.
+    fn note_held(&mut self, trail: &Trail<'_>) {
+        for (candidate, tick) in self.evidence.candidates.iter_mut().zip(&mut self.ticks) {
+            let (held, last_use) = trail.held_by(HolderId(candidate.worker));
+            (candidate.matched, *tick) = (held as u16, last_use);
+        }
     }
 
     /// Some workers that are about as light as the least loaded, with what each holds: a new prompt should go where
@@ -112,6 +121,11 @@ impl Replica {
         self.offer_holders(scene, &trail, |_, _| true);
         if let Some(least) = scene.pool.board.least(scene.excluded) {
             self.offer_with_held(scene, &trail, least.index);
+        }
+        // Work ahead is in units of each worker's weight: so must be the work of this prompt.
+        for candidate in &mut self.evidence.candidates {
+            let worker = scene.snapshot.fleet.workers.get(candidate.worker);
+            candidate.weight = worker.map_or(0, |worker| worker.weight.sixteenths());
         }
         0
     }
@@ -154,8 +168,9 @@ impl Replica {
         let published = trail.known();
         self.published = published;
         self.evidence.known = published.min(usize::from(u16::MAX)) as u16;
-        let recent = self.overlay.find(request.blocks, published, request.tick, |worker| {
-            fleet.worker(worker).is_some() && scene.cost(worker.index).is_some()
+        let recent = self.overlay.find(request.blocks, published, request.tick, |worker, epoch| {
+            fleet.worker(worker).is_some_and(|worker| worker.cells.epoch() == epoch)
+                && scene.cost(worker.index).is_some()
         });
         if let Some((blocks, worker)) = recent {
             self.evidence.known = blocks.min(usize::from(u16::MAX)) as u16;
@@ -205,9 +220,9 @@ impl Replica {
         if blocks == 0 {
             return false;
         }
-        let is_all_held =
-            usize::from(candidate.matched) == blocks && matches!(candidate.role, Role::Holder | Role::Recent);
-        !is_all_held || scene.request.tick.wrapping_sub(self.ticks[at]) >= REFRESH_TICKS
+        // Ticks of the tree are control's, which may be ahead by a little.
+        usize::from(candidate.matched) != blocks
+            || scene.request.tick.saturating_sub(self.ticks[at]) >= REFRESH_TICKS
     }
 }
 

@@ -111,7 +111,8 @@ fn roomiest(evidence: &Evidence) -> Option<usize> {
 fn soonest(evidence: &Evidence) -> Option<(usize, Reason)> {
     let ready = |candidate: &Candidate| {
         let held = bytes_covered(u32::from(candidate.matched), evidence.prompt_bytes as usize);
-        u64::from(candidate.cost) + u64::from(prefill_work(evidence.prompt_bytes - held as u32))
+        let own = u64::from(prefill_work(evidence.prompt_bytes - held as u32));
+        u64::from(candidate.cost) + own * 16 / u64::from(candidate.weight.max(1))
     };
     let rank = |at: &usize| {
         let candidate = &evidence.candidates[*at];

@@ -18,9 +18,6 @@ use crate::Scene;
 const POINTS_LOOKED_AT_MAX: usize = 512;
 /// Members looked at for the fewest keys: all of a small pool.
 const GROUPS_LOOKED_AT_MAX: usize = 16;
-/// Parts sticky keys of the several kinds.
-const SALT_SESSION: u64 = 0x7365_7373_696f_6e00;
-const SALT_ANSWER: u64 = 0x616e_7377_6572_0000;
 
 /// What a client says about where its request belongs: values as they were sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,13 +34,21 @@ pub struct Keys<'a> {
     pub identity: Option<&'a [u8]>,
 }
 
+/// Set in the keys of answers, which are no sessions.
+const ANSWER: u64 = 1 << 63;
+
 /// Where the id of an answer stands in the sticky table, for the request that continues it.
-pub fn sticky_key(answer_id: &[u8], seed: u64) -> u64 {
-    xxh3_64_with_seed(answer_id, seed ^ SALT_ANSWER).max(1)
+pub fn answer_key(answer_id: &[u8], seed: u64) -> u64 {
+    xxh3_64_with_seed(answer_id, seed) | ANSWER
+}
+
+/// Whether a key of the sticky table is that of an answer.
+pub fn is_answer(key: u64) -> bool {
+    key & ANSWER != 0
 }
 
 fn session_key(key: &[u8], seed: u64) -> u64 {
-    xxh3_64_with_seed(key, seed ^ SALT_SESSION).max(1)
+    (xxh3_64_with_seed(key, seed) & !ANSWER).max(1)
 }
 
 /// Notes that `key` (0 for none) belongs to `worker` from now on.
@@ -77,8 +82,9 @@ impl Replica {
     /// The worker that has the answer which the request continues.
     pub(crate) fn offer_pinned(&mut self, scene: &Scene<'_, '_>) -> bool {
         let Some(answer) = scene.request.keys.previous_answer else { return false };
-        let key = sticky_key(answer, scene.pool.block_seed);
-        self.offer_owner(scene, key, Role::Pinned, u32::MAX)
+        let key = answer_key(answer, scene.pool.block_seed);
+        let owner = scene.snapshot.fleet.sticky.get(key);
+        self.offer_owner(scene, owner, Role::Pinned, u32::MAX)
     }
 
     /// The worker that the request's session belongs to; the key, or 0 if there is none.
@@ -86,16 +92,22 @@ impl Replica {
         let keys = &scene.request.keys;
         let Some(key) = keys.routing.or(keys.session) else { return 0 };
         let key = session_key(key, scene.pool.block_seed);
-        self.offer_owner(scene, key, Role::Key, u32::MAX);
+        let owner = scene.snapshot.fleet.sticky.get(key);
+        self.offer_owner(scene, owner, Role::Key, u32::MAX);
         key
     }
 
     /// Whoever a key belongs to, unless it was not used for `idle_s_max` or its worker has left.
-    fn offer_owner(&mut self, scene: &Scene<'_, '_>, key: u64, role: Role, idle_s_max: u32) -> bool {
-        let fleet = &scene.snapshot.fleet;
-        let Some(owner) = fleet.sticky.get(key) else { return false };
+    fn offer_owner(
+        &mut self,
+        scene: &Scene<'_, '_>,
+        owner: Option<Owner>,
+        role: Role,
+        idle_s_max: u32,
+    ) -> bool {
+        let Some(owner) = owner else { return false };
         let is_valid = owner.idle_s(scene.request.tick) <= idle_s_max
-            && fleet.workers.get(owner.index).is_some_and(|worker| owner.is(worker.id));
+            && scene.snapshot.fleet.workers.get(owner.index).is_some_and(|worker| owner.is(worker.id));
         is_valid && self.offer(scene, owner.index, role, 0, 0)
     }
 
@@ -130,7 +142,8 @@ impl Replica {
         if !self.offer_clockwise(scene, at, u32::MAX) {
             self.offer_least(scene);
         }
-        at.max(1)
+        // What is remembered says nothing of the key, which may be a credential or an address.
+        xxh3_64_with_seed(&at.to_le_bytes(), scene.pool.block_seed).max(1)
     }
 
     /// The first worker clockwise from `at` whose cost is at most `cost_max`.
@@ -151,14 +164,18 @@ impl Replica {
             return 0;
         };
         let key = session_key(key, scene.pool.block_seed);
-        if self.offer_owner(scene, key, Role::Key, config.max_idle_s) {
-            remember_use(scene, key);
+        // Whoever this decision found is whom it may replace: another shard may be about to assign the key too.
+        let before = scene.snapshot.fleet.sticky.get(key);
+        if let Some(owner) = before
+            && self.offer_owner(scene, before, Role::Key, config.max_idle_s)
+        {
+            scene.snapshot.fleet.sticky.touch(key, owner, scene.request.tick);
             return key;
         }
         let Some(chosen) = self.offer_assignee(scene, config.assignment) else { return key };
         let fleet = &scene.snapshot.fleet;
         let Some(worker) = fleet.workers.get(chosen) else { return key };
-        let owner = assign(scene.snapshot, key, fleet.sticky.get(key), worker, scene.request.tick);
+        let owner = assign(scene.snapshot, key, before, worker, scene.request.tick);
         self.evidence.candidates.clear();
         self.ticks.clear();
         if owner.is(worker.id) {
@@ -204,13 +221,6 @@ impl Replica {
             }
         }
         best.map(|(_, worker)| worker)
-    }
-}
-
-fn remember_use(scene: &Scene<'_, '_>, key: u64) {
-    let sticky = &scene.snapshot.fleet.sticky;
-    if let Some(owner) = sticky.get(key) {
-        sticky.touch(key, owner, scene.request.tick);
     }
 }
 

@@ -8,7 +8,7 @@
 //! - Nothing here reads a clock, draws from a global generator, locks, awaits or knows a socket: the replica of the
 //!   shard holds the generator, the tick is an argument.
 //! - A choice is present on the pool's board and never one of the excluded workers.
-//! - No step walks the members of a pool, and none allocates.
+//! - No step walks the members of a pool, and none allocates, but for a table that is used for the first time.
 //! - Equal workers take turns: on the board by its cursor, among holders by least recently chosen.
 
 mod affinity;
@@ -35,7 +35,8 @@ use smallvec::SmallVec;
 
 pub use crate::decide::decide;
 pub use crate::keys::Keys;
-pub use crate::keys::sticky_key;
+pub use crate::keys::answer_key;
+pub use crate::keys::is_answer;
 use crate::overlay::Overlay;
 
 /// Workers that one request can have failed on and still be tried elsewhere without an allocation.
@@ -151,7 +152,8 @@ impl Replica {
         }
         let is_news = pool.policy.reads_tree() && self.is_news(&scene, at);
         if is_news {
-            self.overlay.place(request.blocks, self.published, worker.id, request.tick);
+            let epoch = worker.cells.epoch();
+            self.overlay.place(request.blocks, self.published, (worker.id, epoch), request.tick);
             worker
                 .cells
                 .gain_blocks(u32::from(self.evidence.blocks - candidate.matched.min(self.evidence.blocks)));
@@ -195,6 +197,7 @@ impl Replica {
             role,
             last_chosen: last_chosen.unwrap_or(0),
             held_blocks: 0,
+            weight: 0,
         });
         self.ticks.push(tick);
         true

@@ -17,6 +17,8 @@ const LIFETIME_TICKS: u32 = 5;
 struct Mark {
     prefix: u64,
     worker: WorkerId,
+    /// The worker's epoch then: in a later one it holds nothing of this.
+    epoch: u32,
     tick: u32,
 }
 
@@ -36,7 +38,7 @@ impl Overlay {
         blocks: &[u64],
         known: usize,
         tick: u32,
-        mut admissible: impl FnMut(WorkerId) -> bool,
+        mut admissible: impl FnMut(WorkerId, u32) -> bool,
     ) -> Option<(usize, WorkerId)> {
         if known >= blocks.len() {
             return None;
@@ -48,7 +50,7 @@ impl Overlay {
             if let Some(mark) = self.marks[slot(prefix)]
                 && mark.prefix == prefix
                 && tick.wrapping_sub(mark.tick) <= LIFETIME_TICKS
-                && admissible(mark.worker)
+                && admissible(mark.worker, mark.epoch)
             {
                 found = Some((at + 1, mark.worker));
             }
@@ -57,7 +59,13 @@ impl Overlay {
     }
 
     /// Remembers that `worker` got `blocks`, of which the published tree knows `known` already.
-    pub(crate) fn place(&mut self, blocks: &[u64], known: usize, worker: WorkerId, tick: u32) {
+    pub(crate) fn place(
+        &mut self,
+        blocks: &[u64],
+        known: usize,
+        (worker, epoch): (WorkerId, u32),
+        tick: u32,
+    ) {
         let news = blocks.len().saturating_sub(known);
         let step = news.div_ceil(MARKS_PER_PLACEMENT_MAX).max(1);
         let mut prefix = 0;
@@ -65,7 +73,7 @@ impl Overlay {
             prefix = chain(prefix, block);
             let is_last = at + 1 == blocks.len();
             if at >= known && ((at - known).is_multiple_of(step) || is_last) {
-                self.marks[slot(prefix)] = Some(Mark { prefix, worker, tick });
+                self.marks[slot(prefix)] = Some(Mark { prefix, worker, epoch, tick });
             }
         }
     }
@@ -85,35 +93,43 @@ mod tests {
     #[test]
     fn finds_the_longest_recent_prefix() {
         let mut overlay = Overlay::new();
-        overlay.place(&[1, 2], 0, A, 0);
-        overlay.place(&[1, 2, 3, 4], 2, B, 0);
-        assert_eq!(overlay.find(&[1, 2, 3, 4, 5], 0, 0, |_| true), Some((4, B)));
-        assert_eq!(overlay.find(&[1, 2, 9], 0, 0, |_| true), Some((2, A)));
-        assert_eq!(overlay.find(&[7], 0, 0, |_| true), None);
+        overlay.place(&[1, 2], 0, (A, 0), 0);
+        overlay.place(&[1, 2, 3, 4], 2, (B, 0), 0);
+        assert_eq!(overlay.find(&[1, 2, 3, 4, 5], 0, 0, |_, _| true), Some((4, B)));
+        assert_eq!(overlay.find(&[1, 2, 9], 0, 0, |_, _| true), Some((2, A)));
+        assert_eq!(overlay.find(&[7], 0, 0, |_, _| true), None);
     }
 
     #[test]
     fn skips_workers_that_may_not_be_chosen() {
         let mut overlay = Overlay::new();
-        overlay.place(&[1], 0, A, 0);
-        overlay.place(&[1, 2], 1, B, 0);
-        assert_eq!(overlay.find(&[1, 2], 0, 0, |worker| worker == A), Some((1, A)));
+        overlay.place(&[1], 0, (A, 0), 0);
+        overlay.place(&[1, 2], 1, (B, 0), 0);
+        assert_eq!(overlay.find(&[1, 2], 0, 0, |worker, _| worker == A), Some((1, A)));
+    }
+
+    #[test]
+    fn a_worker_of_a_later_epoch_holds_nothing_of_before() {
+        let mut overlay = Overlay::new();
+        overlay.place(&[1, 2], 0, (A, 3), 0);
+        assert_eq!(overlay.find(&[1, 2], 0, 0, |_, epoch| epoch == 3), Some((2, A)));
+        assert_eq!(overlay.find(&[1, 2], 0, 0, |_, epoch| epoch == 4), None);
     }
 
     #[test]
     fn forgets_after_its_lifetime() {
         let mut overlay = Overlay::new();
-        overlay.place(&[1], 0, A, 10);
-        assert!(overlay.find(&[1], 0, 10 + LIFETIME_TICKS, |_| true).is_some());
-        assert!(overlay.find(&[1], 0, 11 + LIFETIME_TICKS, |_| true).is_none());
+        overlay.place(&[1], 0, (A, 0), 10);
+        assert!(overlay.find(&[1], 0, 10 + LIFETIME_TICKS, |_, _| true).is_some());
+        assert!(overlay.find(&[1], 0, 11 + LIFETIME_TICKS, |_, _| true).is_none());
     }
 
     #[test]
     fn a_long_placement_is_found_at_its_end() {
         let mut overlay = Overlay::new();
         let blocks: Vec<u64> = (1..=4096).collect();
-        overlay.place(&blocks, 0, A, 0);
+        overlay.place(&blocks, 0, (A, 0), 0);
         let longer: Vec<u64> = (1..=4100).collect();
-        assert_eq!(overlay.find(&longer, 0, 0, |_| true), Some((4096, A)));
+        assert_eq!(overlay.find(&longer, 0, 0, |_, _| true), Some((4096, A)));
     }
 }

@@ -123,6 +123,20 @@ fn least_load_counts_what_is_not_computed_yet() {
 }
 
 #[test]
+fn least_load_takes_turns_among_the_idle_and_counts_by_weight() {
+    let mut world = World::new(3, Policy::LeastLoad);
+    let mut seen = [0; 3];
+    (0..30).for_each(|prompt| seen[world.choose(&[1_000 + prompt]).0 as usize] += 1);
+    assert_eq!(seen, [10, 10, 10]);
+    // Four times the weight: the same prompt is computed in a quarter of the time.
+    let mut world = World::weighted(&[1.0, 4.0], Policy::LeastLoad);
+    world.worker(1).begin(&Claim { prompt_bytes: 80_000, uncached_bytes: 80_000 });
+    let blocks: Vec<u64> = (0..1_000).collect();
+    world.hold(&[0], 1);
+    assert_eq!(world.choose(&blocks).0, 1, "2.5 s of work ahead and 4 s of its own, against 16 s");
+}
+
+#[test]
 fn least_load_weighs_what_a_worker_holds() {
     let mut world = World::new(2, Policy::LeastLoad);
     let blocks: Vec<u64> = (0..400).collect();

@@ -111,6 +111,9 @@ impl Passage<'_, '_, '_> {
         learn_answer(self.shard, self.trace, head.status, first);
         relay.push_decoded(decoded, &mut out);
         let mut flow = relay.push(early, &mut out);
+        if let (Flow::End { .. }, Some(leg)) = (&flow, &mut self.trace.leg) {
+            leg.release();
+        }
         let sent = self.client.send(self.shard, &out, b"").await;
         self.shard.give_buffer(out);
         sent?;
@@ -198,7 +201,7 @@ impl Passage<'_, '_, '_> {
         }
         if relay.events() > pace.events {
             if let (Some(last), Some(leg)) = (pace.last, &self.trace.leg) {
-                let stats = leg.pool().stats.shard(self.shard.index);
+                let stats = leg.stats().shard(self.shard.index);
                 stats.inter_token[self.trace.endpoint.index()].record_us(micros(last, now));
             }
             pace.last = Some(now);

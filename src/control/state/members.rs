@@ -108,13 +108,13 @@ impl State {
         self.touch(id);
     }
 
-    /// Makes the tree forget what a worker holds, because it holds it no longer.
+    /// Makes the tree and the shards forget what a worker holds, because it holds it no longer.
     pub(crate) fn forget_placements(&mut self, id: WorkerId) {
+        if let Some(entry) = self.registry.get(id) {
+            entry.cells.lose_blocks();
+        }
         if self.tree.holder_blocks(HolderId(id.index)) > 0 {
             self.tree.remove_holder(HolderId(id.index));
-            if let Some(entry) = self.registry.get(id) {
-                entry.cells.set_held_blocks(0);
-            }
             self.changed(News::Tree);
         }
     }

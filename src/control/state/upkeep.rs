@@ -90,10 +90,10 @@ impl State {
         let idle_s_max = self.config.rules.manual.max_idle_s;
         let fleet = &self.fleet;
         let mut kept = vec![0; fleet.workers.index_end() as usize];
-        self.sticky.sweep(|owner| {
+        self.sticky.sweep(|key, owner| {
             let is_registered = fleet.workers.get(owner.index).is_some_and(|worker| owner.is(worker.id));
             let is_over = !is_registered || owner.idle_s(tick) > idle_s_max;
-            if !is_over {
+            if !is_over && !policy::is_answer(key) {
                 kept[owner.index as usize] += 1;
             }
             is_over

@@ -92,6 +92,7 @@ fn candidate(value: &Value) -> Result<Candidate, FieldError> {
         role: Role::from_name(role).ok_or(FieldError::Invalid("role", "not a known one"))?,
         last_chosen: count_or(value, "last_chosen", 0, u32::MAX.into())? as u32,
         held_blocks: count_or(value, "held_blocks", 0, u32::MAX.into())? as u32,
+        weight: count_or(value, "weight", 0, u16::MAX.into())? as u16,
     })
 }
 

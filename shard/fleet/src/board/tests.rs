@@ -37,6 +37,18 @@ fn equals_take_turns() {
 }
 
 #[test]
+fn equals_take_turns_also_beside_an_excluded_one() {
+    let board = board_of(5);
+    let mut chosen = Vec::new();
+    for _ in 0..8 {
+        let least = board.least(&[0]).expect("four are left");
+        board.take_turn(least.index);
+        chosen.push(least.index);
+    }
+    assert_eq!(chosen, [1, 2, 3, 4, 1, 2, 3, 4]);
+}
+
+#[test]
 fn nobody_present_is_nobody_chosen() {
     let board = Board::new(Unit::Requests);
     assert_eq!(board.least(&[]), None);

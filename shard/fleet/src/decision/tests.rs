@@ -14,6 +14,7 @@ fn decision(number: u32) -> Decision {
             role: Role::ALL[at as usize % Role::ALL.len()],
             last_chosen: number,
             held_blocks: 7 * at,
+            weight: 16 + at as u16,
         })
         .collect();
     Decision {

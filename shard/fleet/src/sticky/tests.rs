@@ -33,6 +33,38 @@ fn a_use_is_noted() {
 }
 
 #[test]
+fn a_clock_that_is_behind_sees_a_use_of_now() {
+    let table = StickyTable::default();
+    let owner = table.assign(9, None, A, 101);
+    assert_eq!((owner.idle_s(100), owner.idle_s(101), owner.idle_s(102)), (0, 0, 1));
+}
+
+/// More keys than a set has slots, over several threads: whoever is told that it has a key has it, or lost it to a key
+/// used later; nobody's worker ever stands under another's key.
+#[test]
+fn keys_that_push_each_other_out_never_mix() {
+    let table = Arc::new(StickyTable::default());
+    let sets = (CHUNK_SETS * CHUNKS) as u64;
+    let key = move |n: u64| (n << 40) + 7 + n * sets;
+    let writers: Vec<_> = (0..4_u64)
+        .map(|writer| {
+            let table = Arc::clone(&table);
+            std::thread::spawn(move || {
+                for round in 0..40_000 {
+                    let n = 1 + (round * 7 + writer * 5) % 24;
+                    // The worker of a key is known from the key.
+                    let worker = WorkerId { index: n as u32, generation: 1 };
+                    let owner = table.assign(key(n), table.get(key(n)), worker, (round / 64) as u32);
+                    assert_eq!(u64::from(owner.index), n);
+                    assert!(table.get(key(n)).is_none_or(|owner| u64::from(owner.index) == n));
+                }
+            })
+        })
+        .collect();
+    writers.into_iter().for_each(|writer| writer.join().expect("a writer ends"));
+}
+
+#[test]
 fn a_new_registration_is_somebody_else() {
     let table = StickyTable::default();
     let owner = table.assign(7, None, A, 0);
@@ -58,7 +90,7 @@ fn a_sweep_takes_what_it_is_told_to() {
     (1..=100u64).for_each(|key| {
         table.assign(key, None, A, key as u32);
     });
-    assert_eq!(table.sweep(|owner| owner.tick <= 40), 40);
+    assert_eq!(table.sweep(|_, owner| owner.tick <= 40), 40);
     assert_eq!(table.len(), 60);
     assert_eq!(table.get(40), None);
     assert!(table.assign(40, None, B, 41).is(B));

@@ -118,6 +118,64 @@ fn a_long_prefix_is_worth_a_short_wait() {
 }
 
 #[test]
+fn a_prefix_in_use_by_many_goes_to_a_lighter_worker_now_and_then() {
+    let blocks: Vec<u64> = (0..1024).collect();
+    let spreads = |tick| {
+        let mut world = World::new(4, cache_aware());
+        world.hold(&blocks, 3);
+        world.load(3, 3);
+        let request = Request { tick, ..request(&blocks, &[]) };
+        let workers: Vec<u32> =
+            (0..16).filter_map(|_| world.choose_with(&request)).map(|chosen| chosen.0).collect();
+        workers.iter().filter(|&&worker| worker != 3).count()
+    };
+    assert_eq!(spreads(0), 1, "used this second");
+    assert_eq!(spreads(1), 0, "not used since the last second");
+}
+
+#[test]
+fn a_use_is_told_again_after_a_while() {
+    let mut world = World::new(2, cache_aware());
+    world.hold(&[1, 2, 3], 0);
+    let is_news = |world: &mut World, tick| {
+        world.choose_with(&Request { tick, ..request(&[1, 2, 3], &[]) }).map(|chosen| chosen.3)
+    };
+    assert_eq!(is_news(&mut world, 7), Some(false));
+    assert_eq!(is_news(&mut world, 8), Some(true));
+}
+
+/// A repeated prompt costs no report, whichever way its worker was found.
+#[test]
+fn a_session_that_repeats_its_prompt_is_no_news() {
+    let mut world = World::new(2, cache_aware());
+    let keys = Keys { session: Some(b"s"), ..Keys::default() };
+    let first = world.choose_with(&Request { keys, ..request(&[1, 2, 3], &[]) }).expect("a worker");
+    assert!(first.3);
+    world.hold(&[1, 2, 3], first.0);
+    let again = world.choose_with(&Request { keys, ..request(&[1, 2, 3], &[]) }).expect("a worker");
+    assert_eq!((again.0, again.3), (first.0, false));
+}
+
+#[test]
+fn a_loaded_fleet_is_balanced_by_ratio() {
+    let mut world = World::new(2, unbounded());
+    world.hold(&[1, 2], 0);
+    world.load(1, 200);
+    world.load(0, 300);
+    assert_eq!(world.choose(&[1, 2]).0, 0, "300 is not more than 1.5 times 200");
+    world.load(0, 1);
+    assert_eq!(world.choose(&[1, 2]).0, 1);
+}
+
+#[test]
+fn a_worker_that_lost_its_cache_is_not_chosen_for_what_was_placed_before() {
+    let mut world = World::new(4, cache_aware());
+    let (first, ..) = world.choose(&[1, 2, 3]);
+    world.worker(first).cells.lose_blocks();
+    assert_eq!(world.choose(&[1, 2, 3]).1, Reason::LeastLoad);
+}
+
+#[test]
 fn the_second_request_sticks_before_the_tree_is_published() {
     let mut world = World::new(4, cache_aware());
     let (first, ..) = world.choose(&[1, 2, 3]);
@@ -183,7 +241,7 @@ fn a_known_prefix_goes_before_a_session() {
 #[test]
 fn who_continues_an_answer_goes_where_it_is_whatever_the_load() {
     let mut world = World::new(4, cache_aware());
-    let key = sticky_key(b"resp_1", 0);
+    let key = answer_key(b"resp_1", 0);
     world.snapshot.fleet.sticky.assign(key, None, id(2), 0);
     world.load(2, 500);
     let keys = Keys { previous_answer: Some(b"resp_1"), ..Keys::default() };

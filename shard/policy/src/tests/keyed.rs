@@ -60,6 +60,40 @@ fn a_key_that_was_idle_too_long_is_assigned_anew() {
 }
 
 #[test]
+fn a_shard_whose_clock_is_behind_does_not_take_a_key_for_idle() {
+    let mut world = World::new(4, manual(AssignmentMode::Random));
+    let mut behind = world.shard(3);
+    for n in 0..100_u32 {
+        let key = n.to_be_bytes();
+        let at = |tick| Request { tick, ..routed(&key) };
+        let (first, ..) = world.choose_with(&at(100)).expect("a worker");
+        assert_eq!(world.choose_with(&at(101)).expect("a worker").0, first);
+        assert_eq!(behind.choose_with(&at(100)).expect("a worker").0, first);
+    }
+}
+
+/// Each shard assigns as fast as it can; whoever was told a worker for a key is told the same ever after.
+#[test]
+fn shards_that_meet_new_keys_at_once_agree() {
+    let mut world = World::new(8, manual(AssignmentMode::Random));
+    let shards = [world.shard(1), world.shard(2)];
+    let told: Vec<Vec<u32>> = std::thread::scope(|scope| {
+        let running: Vec<_> = shards
+            .into_iter()
+            .map(|mut shard| {
+                scope.spawn(move || {
+                    let ask = |n: u32| shard.choose_with(&routed(&n.to_be_bytes())).map(|chosen| chosen.0);
+                    (0..50_000).filter_map(ask).collect()
+                })
+            })
+            .collect();
+        running.into_iter().map(|shard| shard.join().expect("a shard ends")).collect()
+    });
+    let split = told[0].iter().zip(&told[1]).filter(|(a, b)| a != b).count();
+    assert_eq!(split, 0, "keys with two workers");
+}
+
+#[test]
 fn a_key_moves_when_its_worker_cannot_be_chosen() {
     let mut world = World::new(3, manual(AssignmentMode::Random));
     let first = world.choose_with(&routed(b"a")).expect("a worker").0;
