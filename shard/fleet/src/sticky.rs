@@ -67,6 +67,9 @@ const INDEX_BITS: u32 = 16;
 const GENERATION_BITS: u32 = 12;
 const TAG_BITS: u32 = 12;
 const TICK_BITS: u32 = 24;
+/// Seconds that the clock of one reader may be ahead of another's. Each shard has a coarse one of its own, so around
+/// the turn of a second they differ.
+const SKEW_S_MAX: u32 = 60;
 
 // === impl Owner ===
 
@@ -84,9 +87,10 @@ impl Owner {
         self.index == worker.index && self.generation == low(worker.generation, GENERATION_BITS)
     }
 
-    /// Seconds since the last use.
+    /// Seconds since the last use; none also when that was a moment ahead of `tick`.
     pub fn idle_s(&self, tick: u32) -> u32 {
-        low(tick.wrapping_sub(self.tick), TICK_BITS)
+        let idle_s = low(tick.wrapping_sub(self.tick), TICK_BITS);
+        if idle_s >= (1 << TICK_BITS) - SKEW_S_MAX { 0 } else { idle_s }
     }
 
     fn is_same(&self, other: &Self) -> bool {

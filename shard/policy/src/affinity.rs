@@ -205,9 +205,10 @@ impl Replica {
         if blocks == 0 {
             return false;
         }
+        // The tree's clock, control's, may be a moment ahead of this shard's.
         let is_all_held =
             usize::from(candidate.matched) == blocks && matches!(candidate.role, Role::Holder | Role::Recent);
-        !is_all_held || scene.request.tick.wrapping_sub(self.ticks[at]) >= REFRESH_TICKS
+        !is_all_held || scene.request.tick.saturating_sub(self.ticks[at]) >= REFRESH_TICKS
     }
 }
 

@@ -152,7 +152,12 @@ impl World {
     }
 
     pub(super) fn hold(&mut self, blocks: &[u64], worker: u32) {
-        self.tree.insert(blocks, HolderId(worker), 0);
+        self.hold_at(blocks, worker, 0);
+    }
+
+    /// As [`World::hold`], used at `tick`.
+    pub(super) fn hold_at(&mut self, blocks: &[u64], worker: u32, tick: u32) {
+        self.tree.insert(blocks, HolderId(worker), tick);
         self.snapshot.tree = self.tree.snapshot();
     }
 
