@@ -42,7 +42,7 @@ pub fn sticky_key(answer_id: &[u8], seed: u64) -> u64 {
     xxh3_64_with_seed(answer_id, seed ^ SALT_ANSWER).max(1)
 }
 
-fn session_key(key: &[u8], seed: u64) -> u64 {
+pub(crate) fn session_key(key: &[u8], seed: u64) -> u64 {
     xxh3_64_with_seed(key, seed ^ SALT_SESSION).max(1)
 }
 
@@ -155,17 +155,22 @@ impl Replica {
             remember_use(scene, key);
             return key;
         }
-        let Some(chosen) = self.offer_assignee(scene, config.assignment) else { return key };
         let fleet = &scene.snapshot.fleet;
+        let before = fleet.sticky.get(key);
+        let Some(chosen) = self.offer_assignee(scene, config.assignment) else { return key };
+        if before.is_some() && scene.pool.is_outrun() {
+            // It may belong to somebody of whom this shard is about to learn, from whom it must not be taken.
+            return key;
+        }
         let Some(worker) = fleet.workers.get(chosen) else { return key };
-        let owner = assign(scene.snapshot, key, fleet.sticky.get(key), worker, scene.request.tick);
+        let owner = assign(scene.snapshot, key, before, worker, scene.request.tick);
         self.evidence.candidates.clear();
         self.ticks.clear();
         if owner.is(worker.id) {
             scene.pool.board.take_turn(chosen);
             self.offer(scene, chosen, Role::Placed, 0, 0);
-        } else if !self.offer(scene, owner.index, Role::Key, 0, 0) {
-            // Another shard was first, with a worker that this request already failed on.
+        } else if !self.offer_owner(scene, key, Role::Key, u32::MAX) {
+            // Another shard was first, with a worker that this request already failed on or that this shard does not know.
             self.offer(scene, chosen, Role::Placed, 0, 0);
         }
         key
