@@ -76,44 +76,4 @@ fn slot(prefix: u64) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const A: WorkerId = WorkerId { index: 0, generation: 1 };
-    const B: WorkerId = WorkerId { index: 1, generation: 2 };
-
-    #[test]
-    fn finds_the_longest_recent_prefix() {
-        let mut overlay = Overlay::new();
-        overlay.place(&[1, 2], 0, A, 0);
-        overlay.place(&[1, 2, 3, 4], 2, B, 0);
-        assert_eq!(overlay.find(&[1, 2, 3, 4, 5], 0, 0, |_| true), Some((4, B)));
-        assert_eq!(overlay.find(&[1, 2, 9], 0, 0, |_| true), Some((2, A)));
-        assert_eq!(overlay.find(&[7], 0, 0, |_| true), None);
-    }
-
-    #[test]
-    fn skips_workers_that_may_not_be_chosen() {
-        let mut overlay = Overlay::new();
-        overlay.place(&[1], 0, A, 0);
-        overlay.place(&[1, 2], 1, B, 0);
-        assert_eq!(overlay.find(&[1, 2], 0, 0, |worker| worker == A), Some((1, A)));
-    }
-
-    #[test]
-    fn forgets_after_its_lifetime() {
-        let mut overlay = Overlay::new();
-        overlay.place(&[1], 0, A, 10);
-        assert!(overlay.find(&[1], 0, 10 + LIFETIME_TICKS, |_| true).is_some());
-        assert!(overlay.find(&[1], 0, 11 + LIFETIME_TICKS, |_| true).is_none());
-    }
-
-    #[test]
-    fn a_long_placement_is_found_at_its_end() {
-        let mut overlay = Overlay::new();
-        let blocks: Vec<u64> = (1..=4096).collect();
-        overlay.place(&blocks, 0, A, 0);
-        let longer: Vec<u64> = (1..=4100).collect();
-        assert_eq!(overlay.find(&longer, 0, 0, |_| true), Some((4096, A)));
-    }
-}
+mod tests;

@@ -7,6 +7,7 @@ use fleet::snapshot::Claim;
 use super::*;
 
 mod affine;
+mod bounded;
 mod keyed;
 mod property;
 mod world;
