@@ -145,7 +145,10 @@ pub(crate) fn choose(shard: &Rc<Shard>, input: &Input<'_, '_>) -> Result<Leg, Ap
         shard.decisions.push(&decision);
         if choice.is_news {
             let blocks = blocks.as_slice().into();
-            Ports::report(shard, Report::Placed { worker: choice.worker.id, blocks });
+            Ports::report(
+                shard,
+                Report::Placed { worker: choice.worker.id, version: snapshot.version, blocks },
+            );
         }
         let explanation = explain::is_wanted(shard, input.head)
             .then(|| explain::explanation(&snapshot.fleet, pool, &decision).into());

@@ -219,7 +219,7 @@ fn a_flush_empties_the_tree_too() {
     let mut rig = Rig::ready(&[A, B]);
     for url in [A, B] {
         let worker = rig.id(url);
-        rig.report(fleet::report::Report::Placed { worker, blocks: [1, 2].into() });
+        rig.report(fleet::report::Report::Placed { worker, version: u64::MAX, blocks: [1, 2].into() });
     }
     rig.alive.remove(B);
     let partial = r#"{"status":"partial_success","message":"Cache flush: 1 succeeded, 1 failed","workers_flushed":1,"total_http_workers":2,"total_workers":2,"successful":["http://10.0.0.1:8000"],"failed":[{"worker":"http://10.0.0.2:8000","error":"no connection"}]}"#;

@@ -38,6 +38,7 @@ use crate::control::registry::Registry;
 use crate::control::stats::ControlStats;
 use crate::control::stats::Health;
 use crate::control::task::Task;
+use crate::control::worker::Entry;
 
 mod calls;
 pub(crate) mod engine_cost;
@@ -239,16 +240,16 @@ impl State {
         self.stats.reports_total.add(reports.len() as u64);
         for report in reports {
             match report {
-                Report::Placed { worker, blocks } => self.placed(worker, &blocks, now),
+                Report::Placed { worker, version, blocks } => self.placed(worker, version, &blocks, now),
                 Report::Failing { worker } => self.failing(worker, now, orders),
             }
         }
     }
 
-    fn placed(&mut self, worker: WorkerId, blocks: &[u64], now: Duration) {
-        let Some(entry) = self.registry.get(worker).filter(|entry| entry.health() == Health::Ready) else {
-            return;
-        };
+    fn placed(&mut self, worker: WorkerId, version: u64, blocks: &[u64], now: Duration) {
+        // A report may be older than the news that the worker's cache is empty.
+        let may_hold = |entry: &&Entry| entry.health() == Health::Ready && version >= entry.emptied_version;
+        let Some(entry) = self.registry.get(worker).filter(may_hold) else { return };
         // The tick is in seconds since the start, as shards count them.
         self.tree.insert(blocks, HolderId(worker.index), now.as_secs() as u32);
         entry.cells.set_held_blocks(self.tree.holder_blocks(HolderId(worker.index)));

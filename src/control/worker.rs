@@ -111,6 +111,9 @@ pub(crate) struct Entry {
     /// Models it serves, the main one first; empty until it was described.
     pub(crate) models: Vec<Box<str>>,
     pub(crate) cells: Arc<WorkerCells>,
+    /// The first version published after its cache was last found to be empty: who was chosen by an earlier one may
+    /// hold the prompt no longer.
+    pub(crate) emptied_version: u64,
     /// What its engine counts as on the boards of its models.
     pub(crate) engine_costs: Vec<EngineCost>,
     /// As something to call.
@@ -182,6 +185,7 @@ impl Entry {
             waiting: None,
             metadata: Box::default(),
             models: Vec::new(),
+            emptied_version: 0,
             engine_costs: Vec::new(),
             target: target(&spec),
             published: Arc::new(published(id, &spec, addresses, &cells, SmallVec::new())),

@@ -226,6 +226,7 @@ fn pool(policy: Policy, workers: &WorkerTable, board: Arc<Board>) -> Pool {
         ring: layout.map(|layout| Arc::new(Ring::new(layout).changed(&[], &on_ring))),
         bounds: Arc::from([]),
         rotation: Arc::new(AtomicU64::new(0)),
+        arrivals: board.arrivals(),
         board,
         lengths: Arc::default(),
         stats: Arc::new(ModelStats::new(1, &shape)),
@@ -245,6 +246,7 @@ fn shared_parts(pool: &Pool) -> Pool {
         bounds: Arc::clone(&pool.bounds),
         rotation: Arc::clone(&pool.rotation),
         board: Arc::clone(&pool.board),
+        arrivals: pool.arrivals,
         lengths: Arc::clone(&pool.lengths),
         stats: Arc::clone(&pool.stats),
     }

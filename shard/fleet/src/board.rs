@@ -14,6 +14,7 @@
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Acquire;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::Ordering::SeqCst;
 
@@ -58,6 +59,8 @@ pub struct Board {
     total: AtomicU64,
     /// Workers that may be chosen.
     present: AtomicU32,
+    /// How often anybody came to be present.
+    arrivals: AtomicU64,
     /// Where the next search for the least begins, so that equals take turns.
     cursor: AtomicU32,
 }
@@ -90,6 +93,7 @@ impl Board {
             chunks: [const { OnceLock::new() }; CHUNK],
             total: AtomicU64::new(0),
             present: AtomicU32::new(0),
+            arrivals: AtomicU64::new(0),
             cursor: AtomicU32::new(0),
         }
     }
@@ -101,6 +105,10 @@ impl Board {
 
     /// Says whether worker `index` may be chosen. One thread calls this.
     pub fn set_present(&self, index: u32, is_present: bool) {
+        if is_present && self.cost(index).is_none() {
+            // Before it can be seen, so that who sees it knows of an arrival.
+            self.arrivals.fetch_add(1, SeqCst);
+        }
         let (chunk, at) = split(index);
         let leaf = &self.chunks[chunk].get_or_init(Chunk::boxed).leaves[at];
         let before = if is_present { leaf.fetch_and(!ABSENT, SeqCst) } else { leaf.fetch_or(ABSENT, SeqCst) };
@@ -137,7 +145,7 @@ impl Board {
     #[inline]
     pub fn cost(&self, index: u32) -> Option<u32> {
         let (chunk, at) = split(index);
-        let cost = self.chunks.get(chunk)?.get()?.leaves[at].load(Relaxed);
+        let cost = self.chunks.get(chunk)?.get()?.leaves[at].load(Acquire);
         (cost & ABSENT == 0).then_some(cost)
     }
 
@@ -151,6 +159,12 @@ impl Board {
     #[inline]
     pub fn present(&self) -> u32 {
         self.present.load(Relaxed)
+    }
+
+    /// How often anybody came to be present: once it has grown, somebody may be chosen who was not there before.
+    #[inline]
+    pub fn arrivals(&self) -> u64 {
+        self.arrivals.load(Relaxed)
     }
 
     /// Notes that worker `index` was chosen for having the least: the next of its equals comes after it.

@@ -14,6 +14,9 @@ pub enum Report {
     Placed {
         /// Who got it.
         worker: WorkerId,
+        /// Version of the snapshot by which it was chosen: a worker whose cache was found to be empty later has lost
+        /// the prompt.
+        version: u64,
         /// Block hashes of the whole prompt, in order.
         blocks: Box<[u64]>,
     },

@@ -88,6 +88,9 @@ pub struct Pool {
     pub rotation: Arc<AtomicU64>,
     /// Loads of the members, shared by every shard and kept over publications.
     pub board: Arc<Board>,
+    /// What [`Board::arrivals`] says once all members are on the board. More than that, and somebody may be chosen
+    /// whom this pool does not know.
+    pub arrivals: u64,
     /// Lengths of prompts, from which `bounds` are made.
     pub lengths: Arc<LengthHistogram>,
     /// Counters of this model.
@@ -100,6 +103,18 @@ impl Pool {
     #[inline]
     pub fn hash_seed(&self) -> u64 {
         if matches!(self.policy, Policy::PrefixHash(_)) { 0 } else { self.block_seed }
+    }
+
+    /// Whether somebody has joined since this pool was published.
+    #[inline]
+    pub fn is_outrun(&self) -> bool {
+        self.board.arrivals() > self.arrivals
+    }
+
+    /// Whether the worker that is present on the board at `index` is a member here.
+    #[inline]
+    pub fn knows(&self, index: u32) -> bool {
+        !self.is_outrun() || self.members.binary_search(&index).is_ok()
     }
 
     /// Takes the next turn of the rotation.

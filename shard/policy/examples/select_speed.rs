@@ -144,6 +144,7 @@ fn world(policy: Policy, count: u32) -> (Snapshot, Arc<Pool>) {
         members,
         ring: Some(Arc::new(Ring::new(layout).changed(&[], &on_ring))),
         rotation: Arc::new(AtomicU64::new(0)),
+        arrivals: board.arrivals(),
         board,
         lengths: Arc::default(),
         stats: Arc::new(ModelStats::new(1, &shape)),

@@ -53,7 +53,7 @@ impl Replica {
         if is_pinned {
             return key;
         }
-        let Some(least) = scene.pool.board.least(scene.excluded) else { return key };
+        let Some(least) = scene.least() else { return key };
         let min = least.cost;
         let abs = config.balance_abs_threshold.saturating_mul(REQUEST_COST);
         let balanced = min.saturating_add(abs).max((min as f32 * config.balance_rel_threshold) as u32);
@@ -119,7 +119,7 @@ impl Replica {
     pub(crate) fn gather_work(&mut self, scene: &Scene<'_, '_>) -> u64 {
         let trail = scene.snapshot.tree.trail(scene.request.blocks);
         self.offer_holders(scene, &trail, |_, _| true);
-        if let Some(least) = scene.pool.board.least(scene.excluded) {
+        if let Some(least) = scene.least() {
             self.offer_with_held(scene, &trail, least.index);
         }
         // Work ahead is in units of each worker's weight: so must be the work of this prompt.

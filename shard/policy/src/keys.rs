@@ -47,7 +47,7 @@ pub fn is_answer(key: u64) -> bool {
     key & ANSWER != 0
 }
 
-fn session_key(key: &[u8], seed: u64) -> u64 {
+pub(crate) fn session_key(key: &[u8], seed: u64) -> u64 {
     (xxh3_64_with_seed(key, seed) & !ANSWER).max(1)
 }
 
@@ -172,8 +172,12 @@ impl Replica {
             scene.snapshot.fleet.sticky.touch(key, owner, scene.request.tick);
             return key;
         }
-        let Some(chosen) = self.offer_assignee(scene, config.assignment) else { return key };
         let fleet = &scene.snapshot.fleet;
+        let Some(chosen) = self.offer_assignee(scene, config.assignment) else { return key };
+        if before.is_some() && scene.pool.is_outrun() {
+            // It may belong to somebody of whom this shard is about to learn, from whom it must not be taken.
+            return key;
+        }
         let Some(worker) = fleet.workers.get(chosen) else { return key };
         let owner = assign(scene.snapshot, key, before, worker, scene.request.tick);
         self.evidence.candidates.clear();
@@ -181,8 +185,8 @@ impl Replica {
         if owner.is(worker.id) {
             scene.pool.board.take_turn(chosen);
             self.offer(scene, chosen, Role::Placed, 0, 0);
-        } else if !self.offer(scene, owner.index, Role::Key, 0, 0) {
-            // Another shard was first, with a worker that this request already failed on.
+        } else if !self.offer_owner(scene, Some(owner), Role::Key, u32::MAX) {
+            // Another shard was first, with a worker that this request already failed on or that this shard does not know.
             self.offer(scene, chosen, Role::Placed, 0, 0);
         }
         key

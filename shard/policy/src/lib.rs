@@ -7,7 +7,8 @@
 //! Invariants
 //! - Nothing here reads a clock, draws from a global generator, locks, awaits or knows a socket: the replica of the
 //!   shard holds the generator, the tick is an argument.
-//! - A choice is present on the pool's board and never one of the excluded workers.
+//! - A choice is a member of the pool, present on its board, and never one of the excluded workers. A board is newer than
+//!   a pool of an older snapshot: who has joined since counts for nobody.
 //! - No step walks the members of a pool, and none allocates, but for a table that is used for the first time.
 //! - Equal workers take turns: on the board by its cursor, among holders by least recently chosen.
 
@@ -20,6 +21,7 @@ mod place;
 
 use std::sync::Arc;
 
+use fleet::board::Least;
 use fleet::decision::Candidate;
 use fleet::decision::Evidence;
 pub use fleet::decision::Reason;
@@ -41,6 +43,10 @@ use crate::overlay::Overlay;
 
 /// Workers that one request can have failed on and still be tried elsewhere without an allocation.
 const EXCLUDED_INLINE: usize = 8;
+/// Newcomers, lighter than all members, that a search for the lightest member passes over.
+const NEWCOMERS_MAX: usize = 8;
+/// Members among whom it looks after that.
+const MEMBERS_LOOKED_AT_MAX: usize = 64;
 
 /// What a decision may look at, besides the snapshot.
 #[derive(Clone, Copy, Debug, Default)]
@@ -158,7 +164,8 @@ impl Replica {
                 .cells
                 .gain_blocks(u32::from(self.evidence.blocks - candidate.matched.min(self.evidence.blocks)));
         }
-        if key != 0 && matches!(pool.policy, Policy::CacheAware(_)) {
+        // Whoever does not know everybody takes no key from anybody.
+        if key != 0 && matches!(pool.policy, Policy::CacheAware(_)) && !pool.is_outrun() {
             keys::remember(snapshot, key, worker, request.tick);
         }
         Some(Choice { worker, reason, matched_blocks: u32::from(candidate.matched), is_news, key })
@@ -205,7 +212,7 @@ impl Replica {
 
     /// Makes the worker with the least to do a candidate.
     fn offer_least(&mut self, scene: &Scene<'_, '_>) {
-        if let Some(least) = scene.pool.board.least(scene.excluded) {
+        if let Some(least) = scene.least() {
             self.offer(scene, least.index, Role::Least, 0, 0);
         }
     }
@@ -215,7 +222,34 @@ impl Scene<'_, '_> {
     /// What `worker` has to do; none if it cannot be chosen.
     #[inline]
     fn cost(&self, worker: u32) -> Option<u32> {
-        if self.excluded.contains(&worker) { None } else { self.pool.board.cost(worker) }
+        if self.excluded.contains(&worker) {
+            return None;
+        }
+        self.pool.board.cost(worker).filter(|_| self.pool.knows(worker))
+    }
+
+    /// The member with the least to do.
+    #[inline]
+    fn least(&self) -> Option<Least> {
+        let least = self.pool.board.least(self.excluded)?;
+        if self.pool.knows(least.index) { Some(least) } else { self.least_known() }
+    }
+
+    /// As [`Scene::least`], when the lightest of all has joined since the snapshot: control published while this shard
+    /// was at work on the request.
+    #[cold]
+    fn least_known(&self) -> Option<Least> {
+        let mut passed: SmallVec<[u32; EXCLUDED_INLINE + NEWCOMERS_MAX]> = self.excluded.into();
+        for _ in 0..NEWCOMERS_MAX {
+            let least = self.pool.board.least(&passed)?;
+            if self.pool.knows(least.index) {
+                return Some(least);
+            }
+            passed.push(least.index);
+        }
+        let members =
+            self.pool.members.iter().filter_map(|&index| Some(Least { index, cost: self.cost(index)? }));
+        members.take(MEMBERS_LOOKED_AT_MAX).min_by_key(|least| least.cost)
     }
 }
 

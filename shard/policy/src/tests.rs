@@ -7,6 +7,7 @@ use fleet::snapshot::Claim;
 use super::*;
 
 mod affine;
+mod bounded;
 mod keyed;
 mod property;
 mod world;
@@ -59,6 +60,26 @@ fn a_worker_that_is_off_the_board_is_never_chosen() {
         world.set_present(1, false);
         for _ in 0..50 {
             assert_ne!(world.choose(&[1, 2]).0, 1, "{}", policy.name());
+        }
+    }
+}
+
+/// Control publishes while a shard is at work on a request: the newcomers are on the board, and not in the snapshot.
+#[test]
+fn who_has_joined_since_the_snapshot_is_not_chosen() {
+    for newcomers in [1, 5, 40] {
+        for policy in policies() {
+            let mut world = World::new(3, policy);
+            world.hold(&[1, 2], 60);
+            (0..3).for_each(|worker| world.load(worker, 2));
+            (60..60 + newcomers).for_each(|newcomer| world.set_present(newcomer, true));
+            for n in 0..50_u32 {
+                let key = n.to_string();
+                let keys = Keys { session: Some(key.as_bytes()), ..Keys::default() };
+                let (worker, ..) =
+                    world.choose_with(&Request { keys, ..request(&[1, 2], &[]) }).expect("three");
+                assert!(worker < 3, "{}", policy.name());
+            }
         }
     }
 }

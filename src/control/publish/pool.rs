@@ -98,7 +98,7 @@ impl PoolBook {
         if is_same {
             return;
         }
-        self.change_boards(&model.board, arrivals);
+        let arrivals = self.change_boards(&model.board, arrivals);
         let members = self.members.share();
         let turns = self.turns.publish(&members, &self.left, &self.joined, workers);
         self.change_ring(ring_layout(&model.policy), &members, workers);
@@ -115,6 +115,7 @@ impl PoolBook {
             bounds: Arc::clone(&model.bounds),
             rotation: Arc::clone(&model.rotation),
             board: Arc::clone(&model.board),
+            arrivals,
             lengths: Arc::clone(&model.lengths),
             stats: Arc::clone(&model.stats),
         }));
@@ -144,19 +145,22 @@ impl PoolBook {
         is_new
     }
 
-    /// Takes who left off the board, and has who joined enter it. A model that was without workers may have another
-    /// board than before.
-    fn change_boards(&mut self, board: &Arc<Board>, arrivals: &mut Vec<(Arc<Board>, u32)>) {
+    /// Takes who left off the board, and has who joined enter it; returns the count of arrivals once they have. A model
+    /// that was without workers may have another board than before.
+    fn change_boards(&mut self, board: &Arc<Board>, arrivals: &mut Vec<(Arc<Board>, u32)>) -> u64 {
         let old = self.published.as_ref().map_or(board, |before| &before.board);
         // Who only weighs something else now stays: a fleet of one must not be without it for a moment.
         let is_gone = |worker: &&Arc<Worker>| self.joined.iter().all(|joined| joined.id != worker.id);
         self.left.iter().filter(is_gone).for_each(|worker| old.set_present(worker.id.index, false));
+        let earlier = arrivals.len();
         if !Arc::ptr_eq(old, board) {
             self.members.sorted.iter().for_each(|&index| old.set_present(index, false));
             arrivals.extend(self.members.sorted.iter().map(|&index| (Arc::clone(board), index)));
         } else {
             arrivals.extend(self.joined.iter().map(|worker| (Arc::clone(board), worker.id.index)));
         }
+        let is_new = |(board, index): &&(Arc<Board>, u32)| board.cost(*index).is_none();
+        board.arrivals() + arrivals[earlier..].iter().filter(is_new).count() as u64
     }
 
     fn change_ring(&mut self, layout: Option<Layout>, members: &[u32], workers: &WorkerTable) {

@@ -86,6 +86,7 @@ fn check_pool(pool: &Pool, served: &Served<'_>, models: &Models) {
     assert!(Arc::ptr_eq(&pool.rotation, &model.rotation) && Arc::ptr_eq(&pool.stats, &model.stats));
     assert!(Arc::ptr_eq(&pool.board, &model.board) && Arc::ptr_eq(&pool.lengths, &model.lengths));
     assert_eq!(*pool.turns, *turns(&workers));
+    assert_eq!(pool.arrivals, pool.board.arrivals(), "all who have arrived are known");
     assert_eq!(pool.board.present() as usize, members.len(), "nobody else is on the board");
     assert!(members.iter().all(|&index| pool.board.cost(index).is_some()), "every member is on the board");
 }

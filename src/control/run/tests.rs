@@ -77,7 +77,7 @@ fn a_worker_comes_and_the_process_ends() {
     let worker = Arc::clone(fleet.workers.get(fleet.pools[0].members[0]).expect("a member is registered"));
     assert_eq!(*worker.url, *url);
 
-    let report = Report::Placed { worker: worker.id, blocks: [1, 2, 3].into() };
+    let report = Report::Placed { worker: worker.id, version: u64::MAX, blocks: [1, 2, 3].into() };
     running.reports.send(vec![report]).expect("control runs");
     while running.snapshot.load().tree.find([1, 2, 3].as_slice()).holders().len() == 0 {
         std::thread::yield_now();

@@ -110,13 +110,12 @@ impl State {
 
     /// Makes the tree and the shards forget what a worker holds, because it holds it no longer.
     pub(crate) fn forget_placements(&mut self, id: WorkerId) {
-        if let Some(entry) = self.registry.get(id) {
-            entry.cells.lose_blocks();
-        }
-        if self.tree.holder_blocks(HolderId(id.index)) > 0 {
-            self.tree.remove_holder(HolderId(id.index));
-            self.changed(News::Tree);
-        }
+        let Some(entry) = self.registry.get_mut(id) else { return };
+        entry.emptied_version = self.version + 1;
+        entry.cells.lose_blocks();
+        self.tree.remove_holder(HolderId(id.index));
+        // Also if the tree held nothing: reports on their way are told from later ones by what is published next.
+        self.changed(News::Tree);
     }
 
     /// Removes a worker whose requests kept failing, if they still do.

@@ -12,6 +12,7 @@ use crate::control::rig::config;
 use crate::control::rig::text;
 
 mod loads;
+mod routing;
 mod simulation;
 
 const A: &str = "http://10.0.0.1:8000";
@@ -20,7 +21,7 @@ const NAMED: &str = "http://worker:8000";
 const SECOND: Duration = Duration::from_secs(1);
 
 fn placed(worker: WorkerId) -> Report {
-    Report::Placed { worker, blocks: vec![1, 2, 3].into() }
+    Report::Placed { worker, version: u64::MAX, blocks: vec![1, 2, 3].into() }
 }
 
 #[test]
@@ -259,6 +260,20 @@ fn shutdown_ends_with_the_grace_or_a_second_signal() {
     rig.requests_active = 1;
     rig.turn([Event::Terminate, Event::Terminate]);
     assert_eq!(rig.state.phase(), Phase::Stopping);
+}
+
+#[test]
+fn a_report_from_before_the_cache_was_found_empty_is_no_presence() {
+    let mut rig = Rig::ready(&[A, B]);
+    let worker = rig.id(A);
+    let placed = |version| Report::Placed { worker, version, blocks: vec![1, 2, 3].into() };
+    let late = placed(rig.snapshot.version);
+    rig.snapshot.fleet.worker(worker).expect("registered").cells.fail();
+    rig.report(Report::Failing { worker });
+    rig.report(late);
+    assert_eq!(rig.state.tree.holder_blocks(HolderId(worker.index)), 0);
+    rig.report(placed(rig.snapshot.version));
+    assert_eq!(rig.state.tree.holder_blocks(HolderId(worker.index)), 3);
 }
 
 #[test]

@@ -72,6 +72,17 @@ fn what_is_added_while_absent_is_still_there_afterwards() {
     assert_eq!((board.cost(0), board.total()), (Some(0), 0));
 }
 
+#[test]
+fn an_arrival_is_one_that_was_not_there() {
+    let board = board_of(2);
+    assert_eq!(board.arrivals(), 2);
+    board.set_present(1, true);
+    board.set_present(0, false);
+    assert_eq!(board.arrivals(), 2);
+    board.set_present(0, true);
+    assert_eq!(board.arrivals(), 3);
+}
+
 /// What a board should say, kept the slow way.
 fn naive_least(costs: &[Option<u32>], excluded: &[u32]) -> Option<u32> {
     let allowed = |&(index, _): &(usize, &Option<u32>)| !excluded.contains(&(index as u32));

@@ -65,6 +65,18 @@ fn keys_that_push_each_other_out_never_mix() {
 }
 
 #[test]
+fn a_use_by_a_clock_that_is_ahead_is_a_use_now() {
+    let table = StickyTable::default();
+    let owner = table.assign(9, None, A, 26);
+    assert_eq!(owner.idle_s(25), 0);
+    table.touch(9, owner, 25);
+    assert_eq!(table.get(9), Some(owner), "time does not go back");
+    // The counter of seconds goes round after half a year.
+    let last = table.assign(8, None, A, (1 << TICK_BITS) - 1);
+    assert_eq!((last.idle_s(1 << TICK_BITS), last.idle_s((1 << TICK_BITS) + 100)), (1, 101));
+}
+
+#[test]
 fn a_new_registration_is_somebody_else() {
     let table = StickyTable::default();
     let owner = table.assign(7, None, A, 0);

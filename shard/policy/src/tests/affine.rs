@@ -42,6 +42,19 @@ fn the_holder_of_the_prefix_wins_above_the_threshold_only() {
 }
 
 #[test]
+fn a_use_by_a_clock_that_is_ahead_is_no_news() {
+    let mut world = World::new(2, cache_aware());
+    world.hold_at(&[1, 2], 1, 26);
+    let at = |world: &mut World, tick| {
+        let (worker, _, _, is_news) =
+            world.choose_with(&Request { tick, ..request(&[1, 2], &[]) }).expect("two");
+        (worker, is_news)
+    };
+    assert_eq!(at(&mut world, 25), (1, false));
+    assert_eq!(at(&mut world, 34), (1, true), "and a use long ago is");
+}
+
+#[test]
 fn the_lightest_of_all_holders_wins() {
     let mut world = World::new(3, cache_aware());
     world.hold(&[1, 2], 0);

@@ -7,6 +7,7 @@ use fleet::rules::Manual;
 use fleet::rules::PrefixHash;
 
 use super::*;
+use crate::keys::session_key;
 
 fn manual(assignment: AssignmentMode) -> Policy {
     Policy::Manual(Manual { assignment, max_idle_s: 100 })
@@ -104,6 +105,19 @@ fn a_key_moves_when_its_worker_cannot_be_chosen() {
     assert_eq!(world.choose_with(&routed(b"a")).expect("a worker").0, second, "and stays where it went");
     world.replace(second);
     assert!(matches!(world.choose_with(&routed(b"a")), Some((_, Reason::Assigned, ..))));
+}
+
+#[test]
+fn a_shard_takes_no_key_from_a_worker_it_does_not_know_yet() {
+    let mut world = World::new(3, manual(AssignmentMode::MinLoad));
+    let newcomer = WorkerId { index: 3, generation: 77 };
+    // Another shard has a later snapshot.
+    let key = session_key(b"a", 0);
+    world.snapshot.fleet.sticky.assign(key, None, newcomer, 0);
+    world.set_present(3, true);
+    let (worker, reason, ..) = world.choose_with(&routed(b"a")).expect("a worker");
+    assert!(worker < 3 && reason == Reason::LeastLoad);
+    assert!(world.snapshot.fleet.sticky.get(key).is_some_and(|owner| owner.is(newcomer)));
 }
 
 #[test]

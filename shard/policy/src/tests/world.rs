@@ -90,6 +90,7 @@ impl World {
             ring: Some(Arc::new(Ring::new(layout).changed(&[], &members))),
             bounds: Arc::from([]),
             rotation: Arc::new(AtomicU64::new(0)),
+            arrivals: board.arrivals(),
             board,
             lengths: Arc::default(),
             stats: Arc::new(ModelStats::new(1, &shape)),
@@ -147,12 +148,19 @@ impl World {
         };
         let fleet = Arc::get_mut(&mut self.snapshot.fleet).expect("one owner");
         fleet.workers.set(index, Some(Arc::new(worker)));
+        let pool = Arc::get_mut(&mut fleet.pools[0]).expect("one owner");
+        pool.arrivals = pool.board.arrivals();
         self.tree.remove_holder(HolderId(index));
         self.snapshot.tree = self.tree.snapshot();
     }
 
     pub(super) fn hold(&mut self, blocks: &[u64], worker: u32) {
-        self.tree.insert(blocks, HolderId(worker), 0);
+        self.hold_at(blocks, worker, 0);
+    }
+
+    /// As [`World::hold`], used at `tick`.
+    pub(super) fn hold_at(&mut self, blocks: &[u64], worker: u32, tick: u32) {
+        self.tree.insert(blocks, HolderId(worker), tick);
         self.snapshot.tree = self.tree.snapshot();
     }
 

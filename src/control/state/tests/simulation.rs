@@ -143,7 +143,8 @@ impl Simulation {
         let generation = self.rng.random_range(0..=self.generations.len() as u32);
         let blocks = (0..self.rng.random_range(1..20)).map(|_| self.rng.random_range(0..4)).collect();
         let worker = fleet::id::WorkerId { index, generation };
-        self.rig.report(Report::Placed { worker, blocks });
+        let version = self.rig.snapshot.version;
+        self.rig.report(Report::Placed { worker, version, blocks });
     }
 
     /// A request begins or ends.
