@@ -12,6 +12,7 @@ use crate::control::rig::config;
 use crate::control::rig::text;
 
 mod loads;
+mod routing;
 mod simulation;
 
 const A: &str = "http://10.0.0.1:8000";
