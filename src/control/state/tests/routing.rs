@@ -17,6 +17,7 @@ use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
 use crate::control::event::Event;
+use crate::control::rig::INTERVAL;
 use crate::control::rig::Rig;
 use crate::control::rig::config;
 use crate::control::stats::Health;
@@ -100,6 +101,10 @@ impl Simulation {
         config.rules = rules(&mut rng);
         config.prefix_bytes_max = [8 << 10, 1 << 20][rng.random_range(0..2)];
         config.health.success_threshold = 1;
+        config.health.failure_threshold = rng.random_range(1..3);
+        config.health.interval = [Duration::from_secs(1), INTERVAL][rng.random_range(0..2)];
+        config.load_monitor_interval = Some(Duration::from_secs(1));
+        config.worker_failures_max = [0, 3, 8][rng.random_range(0..3)];
         config.blocks_per_holder_max = [60, usize::MAX][rng.random_range(0..2)];
         let prefix_bytes_max = config.prefix_bytes_max;
         let mut rig = Rig::new(config);
@@ -132,16 +137,16 @@ impl Simulation {
 
     fn step(&mut self) {
         match self.rng.random_range(0..36) {
-            0 => self.admin(),
-            1 => self.toggle(),
-            2 => self.restart(),
-            3 => self.replace(),
-            4..=7 => (0..8).for_each(|_| self.services()),
-            8 => self.hear(),
-            9 => {
-                let most = [20, 900, 5_000, 60_000][self.rng.random_range(0..4)];
+            0 | 1 => self.admin(),
+            2 => self.toggle(),
+            3 => self.restart(),
+            4 => self.replace(),
+            5..=7 => (0..8).for_each(|_| self.services()),
+            8 | 9 => {
+                let most = [20, 900, 5_000, 40_000][self.rng.random_range(0..4)];
                 let millis = self.rng.random_range(1..=most);
                 self.pass(Duration::from_millis(millis));
+                (0..8).for_each(|_| self.services());
             }
             10..=15 => self.finish_some(),
             16..=18 => self.meet(),
@@ -194,13 +199,13 @@ impl Simulation {
         let escaped = url.replace(':', "%3A").replace('/', "%2F");
         let put = format!("/workers/{escaped}");
         let priority = [50, 50, 100, 25, 9, 400][self.rng.random_range(0..6)];
-        let (method, target, body) = match self.rng.random_range(0..9) {
-            0..=2 => return self.register(&url, priority),
-            3 => ("POST", format!("/remove_worker?url={escaped}"), String::new()),
-            4 => ("PUT", put, r#"{"disable_health_check":true}"#.to_owned()),
-            5 => ("PUT", put, r#"{"disable_health_check":false}"#.to_owned()),
-            6 => ("PUT", put, format!(r#"{{"priority":{priority}}}"#)),
-            7 => ("PUT", put, format!(r#"{{"cost":{}}}"#, [1.0, 0.5, 3.0][self.rng.random_range(0..3)])),
+        let (method, target, body) = match self.rng.random_range(0..12) {
+            0..=5 => return self.register(&url, priority),
+            6 => ("POST", format!("/remove_worker?url={escaped}"), String::new()),
+            7 => ("PUT", put, r#"{"disable_health_check":true}"#.to_owned()),
+            8 => ("PUT", put, r#"{"disable_health_check":false}"#.to_owned()),
+            9 => ("PUT", put, format!(r#"{{"priority":{priority}}}"#)),
+            10 => ("PUT", put, format!(r#"{{"cost":{}}}"#, [1.0, 0.5, 3.0][self.rng.random_range(0..3)])),
             _ => ("POST", "/flush_cache".to_owned(), String::new()),
         };
         // What is answered is not what this is about.
@@ -275,7 +280,7 @@ impl Simulation {
     /// Services finish any one of their tasks; control hears of it now or later.
     fn services(&mut self) {
         if self.rig.tasks.is_empty() {
-            return;
+            return self.hear();
         }
         let at = self.rng.random_range(0..self.rig.tasks.len());
         let task = self.rig.tasks.swap_remove(at);
@@ -312,9 +317,11 @@ impl Simulation {
         if let Some(worker) = worker {
             if before.0 == Some(Health::Ready) && after.0 == Some(Health::Unhealthy) {
                 self.engines.emptied(worker);
+                self.book.seen.lost += 1;
             }
             if before.1 != after.1 {
                 self.engines.replaced(worker, boot);
+                self.book.seen.restarted += 1;
             }
         }
     }
@@ -335,7 +342,8 @@ fn run(seed: u64) -> Seen {
         assert!(outcome.is_ok(), "seed {seed}, step {step}");
     }
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| simulation.finish()));
-    outcome.unwrap_or_else(|_| unreachable!("seed {seed}, at the end"))
+    assert!(outcome.is_ok(), "seed {seed}, at the end");
+    outcome.unwrap_or_default()
 }
 
 #[test]
@@ -351,9 +359,12 @@ fn routing_keeps_its_word_whatever_happens() {
         all.outrun += seen.outrun;
         all.keys_kept += seen.keys_kept;
         all.placements_held += seen.placements_held;
+        all.lost += seen.lost;
+        all.restarted += seen.restarted;
     }
     // What never comes up is not tested.
-    let Seen { policies, reasons, outrun, keys_kept, placements_held } = &all;
+    let Seen { policies, reasons, outrun, keys_kept, placements_held, lost, restarted } = &all;
+    assert!(*lost > 100 && *restarted > 1_000, "{lost} {restarted}");
     assert!(
         Policy::NAMES.iter().all(|name| policies.get(name).is_some_and(|count| *count > 500)),
         "{policies:?}"

@@ -16,6 +16,7 @@ use policy::Policy;
 use policy::Reason;
 use policy::Request;
 
+use super::KEY_IDLE_S_MAX;
 use super::flights::Flights;
 
 /// Cost of a request on a worker of the usual weight.
@@ -32,8 +33,8 @@ pub(super) struct Book {
     turns: BTreeMap<Box<str>, u64>,
     /// By model and key: whom manual assigned it to, and when it was last used.
     keys: BTreeMap<(Box<str>, Vec<u8>), (WorkerId, u32)>,
-    /// By model's seed and answer: who has it.
-    answers: BTreeMap<(u64, Vec<u8>), WorkerId>,
+    /// By model's seed and answer: who has it, and since when.
+    answers: BTreeMap<(u64, Vec<u8>), (WorkerId, u32)>,
     pub(super) seen: Seen,
 }
 
@@ -45,6 +46,9 @@ pub(super) struct Seen {
     /// Choices over a snapshot whose pool did not know everybody.
     pub(super) outrun: u64,
     pub(super) keys_kept: u64,
+    /// Workers that failed their checks, and processes found to be others than before.
+    pub(super) lost: u64,
+    pub(super) restarted: u64,
     pub(super) placements_held: u64,
 }
 
@@ -134,7 +138,7 @@ impl Book {
                 }
             }
             Policy::RoundRobin => judge_turn(scene, turn.expect("a turn was taken"), id.index),
-            Policy::Manual(config) => self.judge_key(scene, config.max_idle_s, choice),
+            Policy::Manual(_) => self.judge_key(scene, choice),
             _ => {}
         }
     }
@@ -149,8 +153,8 @@ impl Book {
     }
 
     /// A worker has answered: who continues the answer belongs there.
-    pub(super) fn answered(&mut self, block_seed: u64, answer: &[u8], worker: WorkerId) {
-        self.answers.insert((block_seed, answer.to_vec()), worker);
+    pub(super) fn answered(&mut self, block_seed: u64, answer: &[u8], worker: WorkerId, tick: u32) {
+        self.answers.insert((block_seed, answer.to_vec()), (worker, tick));
     }
 
     fn take_turn(&mut self, scene: &Scene<'_>) -> Option<u64> {
@@ -161,14 +165,18 @@ impl Book {
 
     fn judge_pinned(&self, scene: &Scene<'_>, choice: &Choice<'_>) {
         let Some(answer) = scene.request.keys.previous_answer else { return };
-        let owner = self.answers.get(&(scene.pool.block_seed, answer.to_vec()));
-        if let Some(&owner) = owner.filter(|&&owner| scene.is_routable(owner) && scene.knows(owner)) {
+        let Some(&(owner, since)) = self.answers.get(&(scene.pool.block_seed, answer.to_vec())) else {
+            return;
+        };
+        // Control forgets answers as it forgets keys.
+        let is_kept = scene.request.tick.saturating_sub(since) + SKEW_S <= KEY_IDLE_S_MAX;
+        if is_kept && scene.is_routable(owner) && scene.knows(owner) {
             assert_eq!((choice.worker.id, choice.reason), (owner, Reason::Pinned), "only it has the answer");
         }
     }
 
     /// A key stays with its worker as long as that gets requests, whichever shard asks and whatever it knows.
-    fn judge_key(&mut self, scene: &Scene<'_>, max_idle_s: u32, choice: &Choice<'_>) {
+    fn judge_key(&mut self, scene: &Scene<'_>, choice: &Choice<'_>) {
         let Some(key) = scene.request.keys.routing.or(scene.request.keys.session) else { return };
         let (id, tick) = (choice.worker.id, scene.request.tick);
         let entry = (scene.pool.model.clone(), key.to_vec());
@@ -177,7 +185,7 @@ impl Book {
         if let Some((owner, used)) = before
             && scene.is_routable(owner)
             && !is_excluded(owner)
-            && tick.saturating_sub(used) + SKEW_S <= max_idle_s
+            && tick.saturating_sub(used) + SKEW_S <= KEY_IDLE_S_MAX
         {
             let is_known = scene.knows(owner);
             assert!(!is_known || owner == id, "key {key:?} of {owner:?} went to {id:?}");

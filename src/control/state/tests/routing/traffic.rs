@@ -136,7 +136,7 @@ impl Simulation {
 
     /// Prompts are computed, answers end, clients leave.
     pub(super) fn finish_some(&mut self) {
-        for _ in 0..self.rng.random_range(1..4) {
+        for _ in 0..self.rng.random_range(1..8) {
             if self.flights.legs.is_empty() {
                 return;
             }
@@ -152,7 +152,7 @@ impl Simulation {
                 let sticky = &self.rig.snapshot.fleet.sticky;
                 let tick = self.rig.now.as_secs() as u32;
                 sticky.assign(key, sticky.get(key), leg.worker.id, tick);
-                self.book.answered(leg.block_seed, &answer, leg.worker.id);
+                self.book.answered(leg.block_seed, &answer, leg.worker.id, tick);
             }
             leg.end();
         }
