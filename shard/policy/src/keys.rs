@@ -83,8 +83,14 @@ impl Replica {
     pub(crate) fn offer_pinned(&mut self, scene: &Scene<'_, '_>) -> bool {
         let Some(answer) = scene.request.keys.previous_answer else { return false };
         let key = answer_key(answer, scene.pool.block_seed);
-        let owner = scene.snapshot.fleet.sticky.get(key);
-        self.offer_owner(scene, owner, Role::Pinned, u32::MAX)
+        let sticky = &scene.snapshot.fleet.sticky;
+        let owner = sticky.get(key);
+        let is_offered = self.offer_owner(scene, owner, Role::Pinned, u32::MAX);
+        if let (true, Some(owner)) = (is_offered, owner) {
+            // An answer that is continued is still wanted.
+            sticky.touch(key, owner, scene.request.tick);
+        }
+        is_offered
     }
 
     /// The worker that the request's session belongs to; the key, or 0 if there is none.
