@@ -43,6 +43,8 @@ const SESSION_KEYS_MAX: usize = 8;
 const ANSWER_FIELD: &str = "previous_response_id";
 /// Bytes that a token of text is taken for.
 const BYTES_PER_TOKEN: u32 = 4;
+/// Longest idle time of a key, 46 days: well within the time after which the sticky table's clock begins again.
+const MAX_IDLE_S_MAX: u32 = 4_000_000;
 /// Most shards: a sanity bound far above any machine's CPUs.
 const SHARDS_MAX: usize = 1024;
 
@@ -126,7 +128,10 @@ fn rules(flags: &LaunchFlags) -> Result<Rules, Failure> {
     require(factor == 0.0 || factor >= 1.0, "--affinity-load-factor must be at least 1, or 0 for no bound")?;
     require(keys.prefix_hash_load_factor >= 1.0, "--prefix-hash-load-factor must be at least 1")?;
     require(keys.prefix_token_count > 0, "--prefix-token-count must be above 0")?;
-    require(keys.max_idle_secs > 0, "--max-idle-secs must be above 0")?;
+    require(
+        (1..=MAX_IDLE_S_MAX).contains(&keys.max_idle_secs),
+        &format!("--max-idle-secs must be between 1 and {MAX_IDLE_S_MAX}"),
+    )?;
     let rules = Rules {
         default: Policy::Random,
         cache_aware: CacheAware {

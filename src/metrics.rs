@@ -29,7 +29,6 @@ pub(crate) struct Sources {
     pub(crate) control: Arc<ControlStats>,
     /// The fleet that shards route by.
     pub(crate) snapshot: Arc<ArcSwap<Snapshot>>,
-    pub(crate) policy: &'static str,
 }
 
 impl Sources {

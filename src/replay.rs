@@ -13,10 +13,9 @@ use replay::engine::EngineConfig;
 use replay::gateway::Gateway;
 use replay::generate;
 use replay::generate::Load;
+use replay::limits;
 use replay::limits::CONTENDERS_MAX;
 use replay::limits::REQUESTS_MAX;
-use replay::limits::SHARDS_MAX;
-use replay::limits::WORKERS_MAX;
 use replay::oracle::Oracle;
 use replay::report::Report;
 use replay::report::Row;
@@ -90,21 +89,22 @@ pub(crate) fn run(flags: &ReplayFlags) -> Result<(), Failure> {
 
 fn plan(flags: &ReplayFlags) -> Result<Plan, Failure> {
     let engine = &flags.engine;
-    if !(1..=WORKERS_MAX).contains(&engine.workers) {
-        return Err(Failure::usage(format!("--workers must be between 1 and {WORKERS_MAX}")));
-    }
-    if !(1..=SHARDS_MAX).contains(&engine.shards) {
-        return Err(Failure::usage(format!("--shards must be between 1 and {SHARDS_MAX}")));
-    }
+    within("--workers", engine.workers, 1, limits::WORKERS_MAX)?;
+    within("--shards", engine.shards, 1, limits::SHARDS_MAX)?;
+    within("--cache-tokens", engine.cache_tokens, 1, limits::CACHE_TOKENS_MAX)?;
+    let (speed_min, speed_max) = (limits::PREFILL_TOKENS_PER_S_MIN, limits::PREFILL_TOKENS_PER_S_MAX);
+    within("--prefill-tokens-per-s", engine.prefill_tokens_per_s, speed_min, speed_max)?;
+    within("--chunk-tokens", engine.chunk_tokens, 1, limits::CHUNK_TOKENS_MAX)?;
+    within("--step-us", engine.step_us, 0, limits::STEP_US_MAX)?;
+    within("--step-per-request-us", engine.step_per_request_us, 0, limits::STEP_PER_REQUEST_US_MAX)?;
+    within("--running-max", engine.running_max, 1, limits::RUNNING_MAX)?;
     let pace = &flags.pace;
     for (flag, value) in [("--speedup", pace.speedup), ("--rate", pace.rate)] {
         if value.is_some_and(|value| !(value.is_finite() && value > 0.0)) {
             return Err(Failure::usage(format!("{flag} must be above 0")));
         }
     }
-    if pace.concurrency.is_some_and(|concurrency| !(1..=REQUESTS_MAX).contains(&concurrency)) {
-        return Err(Failure::usage(format!("--concurrency must be between 1 and {REQUESTS_MAX}")));
-    }
+    within("--concurrency", pace.concurrency.unwrap_or(1), 1, REQUESTS_MAX)?;
     Ok(Plan {
         pace: match (pace.concurrency, pace.rate) {
             (Some(concurrency), _) => Pace::Closed { concurrency },
@@ -122,6 +122,14 @@ fn plan(flags: &ReplayFlags) -> Result<Plan, Failure> {
             running_max: engine.running_max,
         },
     })
+}
+
+/// Refuses what is not between two bounds, or is no number.
+fn within<T: PartialOrd + std::fmt::Display>(flag: &str, value: T, least: T, most: T) -> Result<(), Failure> {
+    if value >= least && value <= most {
+        return Ok(());
+    }
+    Err(Failure::usage(format!("{flag} must be between {least} and {most}")))
 }
 
 /// The policies asked for. `has_keys` says whether policies by key have anything to go by.
@@ -209,22 +217,12 @@ fn contender_name(policy: &Policy, flags: &ThresholdFlags) -> String {
 
 fn trace(flags: &ReplayFlags) -> Result<Trace, Failure> {
     let requests_max = flags.trace.requests.unwrap_or(REQUESTS_MAX);
-    if !(1..=REQUESTS_MAX).contains(&requests_max) {
-        return Err(Failure::usage(format!("--requests must be between 1 and {REQUESTS_MAX}")));
-    }
+    within("--requests", requests_max, 1, REQUESTS_MAX)?;
     if let Some(shape) = &flags.trace.synthetic {
-        let default = Load::default();
-        return Ok(generate::generate(&Load {
-            shape: shape.parse().map_err(|error| Failure::usage(format!("--synthetic: {error}")))?,
-            requests: flags.trace.requests.unwrap_or(default.requests),
-            requests_per_s: flags.pace.rate.unwrap_or(default.requests_per_s),
-            groups: flags.trace.groups,
-            prefix_tokens: flags.trace.prefix_tokens,
-            turns: flags.trace.turns,
-            has_keys: flags.trace.session_keys,
-            seed: flags.seed,
-        }));
+        return Ok(generate::generate(&load(flags, shape)?));
     }
+    within("--block-tokens", flags.trace.block_tokens, 1, limits::PROMPT_TOKENS_MAX)?;
+    within("--output-tokens", flags.trace.output_tokens, 1, limits::OUTPUT_TOKENS_MAX)?;
     let Some(path) = &flags.trace.file else {
         return Err(Failure::usage("name a trace file, or --synthetic"));
     };
@@ -243,6 +241,30 @@ fn trace(flags: &ReplayFlags) -> Result<Trace, Failure> {
     let mut trace = replay::trace::read(BufReader::new(file), &options).map_err(|error| at(&error))?;
     trace.truncate(requests_max);
     Ok(trace)
+}
+
+/// The trace to make.
+fn load(flags: &ReplayFlags, shape: &str) -> Result<Load, Failure> {
+    within("--groups", flags.trace.groups, 1, limits::GROUPS_MAX)?;
+    within("--prefix-tokens", flags.trace.prefix_tokens, 0, limits::PREFIX_TOKENS_MAX)?;
+    within("--turns", flags.trace.turns, 1, limits::TURNS_MAX)?;
+    let default = Load::default();
+    let load = Load {
+        shape: shape.parse().map_err(|error| Failure::usage(format!("--synthetic: {error}")))?,
+        requests: flags.trace.requests.unwrap_or(default.requests),
+        requests_per_s: flags.pace.rate.unwrap_or(default.requests_per_s),
+        groups: flags.trace.groups,
+        prefix_tokens: flags.trace.prefix_tokens,
+        turns: flags.trace.turns,
+        has_keys: flags.trace.session_keys,
+        seed: flags.seed,
+    };
+    let (blocks, most) = (load.blocks(), limits::BLOCKS_MAX);
+    if blocks > most as u64 {
+        let flags = "--requests with --turns or --prefix-tokens";
+        return Err(Failure::usage(format!("{flags} make about {blocks} prompt blocks, more than {most}")));
+    }
+    Ok(load)
 }
 
 fn source(flags: &ReplayFlags, trace: &Trace) -> String {

@@ -97,7 +97,6 @@ pub(crate) fn start(mut config: Config) -> Result<Running, Failure> {
         shards: shard_stats.clone(),
         control: state.stats(),
         snapshot: Arc::clone(&shared.snapshot),
-        policy: config.fleet.rules.default.name(),
     };
     let no_thread = |error: std::io::Error| Failure::runtime(format!("cannot start a thread: {error}"));
     let mut shards = Vec::with_capacity(listeners.len());

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use fleet::rules::Policy;
+use fleet::rules::Rules;
 use serde_json::Map;
 use serde_json::Value;
 
@@ -97,6 +99,10 @@ impl Fields {
         }
         if let Some(labels) = self.get("labels") {
             spec.labels = read_labels(labels)?;
+            if let Some(name) = spec.policy().filter(|name| Rules::default().policy(name).is_none()) {
+                let names = Policy::NAMES.join(", ");
+                return Err(about("labels", format!("name the unknown policy {name:?}: use {names}")));
+            }
         }
         self.change_checks(&mut spec.checks)
     }

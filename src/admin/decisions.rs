@@ -69,7 +69,7 @@ struct Page<'a> {
 }
 
 /// The latest first as one JSON object; with `format=jsonl` the oldest first, a line each. `limit` bounds their
-/// number, `since_us` leaves out what was before that time.
+/// number: of the latest, or with `since_us` of the first at or after that time, so that a reader can follow.
 pub(crate) fn list(state: &State, query: &str) -> AdminReply {
     let number = |name: &str| match query::parameter(query, name) {
         None => Ok(None),
@@ -79,18 +79,21 @@ pub(crate) fn list(state: &State, query: &str) -> AdminReply {
         }),
     };
     let (limit, since_us) = match (number("limit"), number("since_us")) {
-        (Ok(limit), Ok(since_us)) => (limit, since_us.unwrap_or(0)),
+        (Ok(limit), Ok(since_us)) => (limit, since_us),
         (Err(reply), _) | (_, Err(reply)) => return reply,
     };
     let limit = limit.map_or(DECISIONS_DEFAULT, |limit| (limit as usize).min(DECISIONS_MAX));
     let mut found: Vec<(usize, Decision)> = Vec::new();
     for (shard, ring) in state.config.decisions.iter().enumerate() {
-        let latest = ring.latest(if since_us > 0 { DECISIONS_MAX } else { limit });
-        found.extend(latest.into_iter().filter(|one| one.at_us >= since_us).map(|one| (shard, one)));
+        // What a ring does not give is beyond the limit for all rings together, too.
+        let of_ring = match since_us {
+            Some(since_us) => ring.since(since_us, limit),
+            None => ring.latest(limit),
+        };
+        found.extend(of_ring.into_iter().map(|one| (shard, one)));
     }
     found.sort_by_key(|(shard, one)| (std::cmp::Reverse(one.at_us), *shard));
-    // A reader that follows wants what comes next, a reader that looks wants the latest.
-    if since_us > 0 {
+    if since_us.is_some() {
         found.drain(..found.len().saturating_sub(limit));
     }
     found.truncate(limit);

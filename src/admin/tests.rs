@@ -3,6 +3,9 @@
 use std::time::Duration;
 
 use engine::load::EngineLoad;
+use fleet::decision::Decision;
+use fleet::decision::Evidence;
+use fleet::decision::Reason;
 use fleet::tree::HolderId;
 
 use crate::control::rig::POLL_INTERVAL;
@@ -170,6 +173,11 @@ fn what_cannot_work_is_refused_at_once() {
         "api_key must be printable ASCII without spaces",
         r#""api_key""#,
     );
+    let policy = "labels name the unknown policy \\\"best\\\": use cache_aware, round_robin, random, power_of_two, least_load, prefix_hash, consistent_hashing, manual, bucket, session, prefixaware";
+    refuse(r#"{"url":"http://a","labels":{"policy":"best"}}"#, policy, r#""labels""#);
+    let body = r#"{"labels":{"policy":"best"}}"#;
+    let policy = error("BAD_REQUEST", policy, r#""labels""#);
+    check(&mut rig, ("PUT", "/workers/http%3A%2F%2F10.0.0.1%3A8000", body), 400, JSON, &policy);
     let unknown = rig.call("POST", "/workers", r#"{"url":"http://a","worker_type":"x"}"#);
     assert_eq!((unknown.status, unknown.error_code), (400, Some("BAD_REQUEST")));
     assert_eq!(rig.call("POST", "/workers", "{").status, 400);
@@ -295,6 +303,41 @@ fn pages_are_as_recorded() {
         body(&rig.snapshot.fleet.models),
         r#"{"object":"list","data":[{"id":"mA","object":"model","created":1700000000,"owned_by":"local","root":"mA","parent":null,"max_model_len":null}]}"#
     );
+}
+
+#[test]
+fn decisions_since_a_time_come_page_by_page() {
+    let mut rig = Rig::ready(&[A]);
+    for at_us in 1..=100 {
+        rig.state.config.decisions[at_us as usize % 2].push(&decision(at_us));
+    }
+    let mut times = |query: &str| -> Vec<u64> {
+        let reply = rig.call("GET", &format!("/debug/decisions?format=jsonl&{query}"), "");
+        let lines = text(&reply).lines().map(serde_json::from_str::<serde_json::Value>);
+        lines.map(|line| line.expect("JSON")["at_us"].as_u64().expect("a time")).collect()
+    };
+    assert_eq!(times("limit=3"), [98, 99, 100]);
+    assert_eq!(times("limit=3&since_us=0"), [1, 2, 3]);
+    assert_eq!(times("limit=3&since_us=40"), [40, 41, 42]);
+    assert_eq!(times("limit=3&since_us=99"), [99, 100]);
+    assert!(times("since_us=101").is_empty());
+}
+
+fn decision(at_us: u64) -> Decision {
+    Decision {
+        at_us,
+        evidence: Evidence::default(),
+        worker: 0,
+        generation: 0,
+        reason: Reason::Only,
+        model_hash: 0,
+        policy: 0,
+        attempt: 0,
+        key: 0,
+        hash_ns: 0,
+        choose_ns: 0,
+        samples: [].into_iter().collect(),
+    }
 }
 
 #[test]

@@ -95,7 +95,8 @@ pub(crate) struct RoutingFlags {
     /// cache_aware, bucket: load over the least loaded worker's above which load decides, at least 1
     #[arg(long, default_value_t = 1.5, value_name = "RATIO")]
     pub(crate) balance_rel_threshold: f32,
-    /// cache_aware: load over the average up to which a known prefix or session decides, at least 1; 0 for no bound
+    /// cache_aware: load over the average up to which a known prefix or session decides, at least 1; 0 for no bound; a
+    /// long known prefix may wait behind up to eight requests more than the least loaded worker has, one for every 4 KiB
     #[arg(long, default_value_t = CacheAware::default().affinity_load_factor, value_name = "RATIO")]
     pub(crate) affinity_load_factor: f32,
     /// cache_aware: seconds between two clean-ups of what is no longer read; the bounds below hold at every write

@@ -142,8 +142,8 @@ pub(crate) struct ThresholdFlags {
         value_name = "RATIO"
     )]
     pub(crate) balance_rel_threshold: Vec<f32>,
-    /// cache_aware: load over the average up to which affinity is followed, 0 for no bound; each of a list is a policy
-    /// of its own
+    /// cache_aware: load over the average up to which affinity is followed, 0 for no bound (a long known prefix may wait
+    /// behind up to eight requests more, one for every 4 KiB); each of a list is a policy of its own
     #[arg(
         long,
         value_delimiter = ',',

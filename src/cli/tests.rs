@@ -62,6 +62,17 @@ fn flags_of_unbuilt_features_are_refused_by_name() {
 }
 
 #[test]
+fn help_tells_what_a_long_prefix_may_wait_behind() {
+    for line in ["ringway --help", "ringway replay --help"] {
+        let Err(Exit::Shown(help)) = parse(line.split(' ').map(str::to_owned).collect()) else {
+            unreachable!("{line} is help")
+        };
+        let words = help.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(words.contains("behind up to eight requests more") && words.contains("one for every 4 KiB"));
+    }
+}
+
+#[test]
 fn nonsense_is_refused_in_one_line() {
     for line in ["--no-such-flag", "--port 99999", "--port", "frobnicate"] {
         let message = refused(line);

@@ -25,6 +25,8 @@ fn each_bad_flag_is_one_line_that_names_it() {
         ("--prefix-hash-load-factor 0.9", "--prefix-hash-load-factor"),
         ("--affinity-keys a:b", "--affinity-keys"),
         ("--bucket-adjust-interval-secs 0", "--bucket-adjust-interval-secs"),
+        ("--max-idle-secs 0", "--max-idle-secs must be between 1 and 4000000"),
+        ("--max-idle-secs 4000001", "--max-idle-secs"),
         ("--policy power_of_two --worker-urls http://a", "at least 2 workers"),
         ("--cache-threshold 1.5", "--cache-threshold"),
         ("--balance-rel-threshold 0.5", "--balance-rel-threshold"),

@@ -75,7 +75,7 @@ pub enum Failure {
     Timeout,
     /// It answered with this status.
     Status(u16),
-    /// Its answer was too large or broke off.
+    /// Its answer was no HTTP, too large, or broke off, perhaps before it began.
     Body,
     /// Services had no room for the task.
     Busy,

@@ -7,7 +7,6 @@ use std::sync::atomic::AtomicU64;
 
 use fleet::blocks::chain;
 use fleet::board::Board;
-use fleet::board::Unit;
 use fleet::lengths::LengthHistogram;
 use fleet::rules::Policy;
 use fleet::rules::Rules;
@@ -30,8 +29,6 @@ pub(crate) struct Model {
     pub(crate) policy: Policy,
     pub(crate) board: Arc<Board>,
     pub(crate) lengths: Arc<LengthHistogram>,
-    /// For the bucket policy: where one worker's range of lengths ends and the next one's begins.
-    pub(crate) bounds: Arc<[u32]>,
     /// Workers that serve it.
     pub(crate) workers: usize,
     /// What its workers' engines count as on its board.
@@ -75,8 +72,8 @@ impl Models {
         let model = self.by_name.get_mut(&name).expect("inserted above");
         if model.workers == 0 {
             let policy = hint.and_then(|hint| self.rules.policy(hint)).unwrap_or(self.rules.default);
-            if unit(&policy) != model.board.unit() {
-                model.board = Arc::new(Board::new(unit(&policy)));
+            if policy.unit() != model.board.unit() {
+                model.board = Arc::new(Board::new(policy.unit()));
             }
             model.policy = policy;
         }
@@ -105,9 +102,8 @@ impl Models {
             stats: Arc::new(ModelStats::new(self.shards, &self.shape)),
             block_seed: name.bytes().fold(self.seed, |seed, byte| chain(seed, u64::from(byte))),
             policy: self.rules.default,
-            board: Arc::new(Board::new(unit(&self.rules.default))),
+            board: Arc::new(Board::new(self.rules.default.unit())),
             lengths: Arc::default(),
-            bounds: Arc::from([]),
             workers: 0,
             engine_costs: EngineCosts::default(),
         }
@@ -118,31 +114,16 @@ impl Models {
         self.by_name.len()
     }
 
-    /// Every name with its counters, ordered by name.
-    pub(crate) fn stats(&self) -> impl Iterator<Item = (&str, &Arc<ModelStats>)> {
-        self.by_name.iter().map(|(name, model)| (&**name, &model.stats))
-    }
-}
-
-/// What a policy's board adds up.
-fn unit(policy: &Policy) -> Unit {
-    match policy {
-        Policy::LeastLoad => Unit::Work,
-        Policy::Bucket(_) => Unit::PromptBytes,
-        Policy::Random
-        | Policy::RoundRobin
-        | Policy::PowerOfTwo
-        | Policy::CacheAware(_)
-        | Policy::PrefixHash(_)
-        | Policy::ConsistentHashing
-        | Policy::Manual(_)
-        | Policy::Session
-        | Policy::PrefixAware(_) => Unit::Requests,
+    /// Every model, ordered by name.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &Model)> {
+        self.by_name.iter().map(|(name, model)| (&**name, model))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use fleet::board::Unit;
+
     use super::*;
 
     fn models() -> Models {

@@ -97,10 +97,19 @@ impl Publisher {
     }
 
     /// What is kept of this model is no longer what it was.
-    pub(crate) fn touch_model(&mut self, name: &str) {
+    fn touch_model(&mut self, name: &str) {
         if self.pools.contains_key(name) {
             self.touched_models.insert(name.into());
         }
+    }
+
+    /// Gives the members of a bucket model other ranges of lengths. True if they had others.
+    pub(crate) fn set_bounds(&mut self, name: &str, bounds: Vec<u32>) -> bool {
+        let has_moved = self.pools.get_mut(name).is_some_and(|pool| pool.set_bounds(bounds));
+        if has_moved {
+            self.touch_model(name);
+        }
+        has_moved
     }
 
     /// The fleet of this moment.

@@ -42,14 +42,32 @@ pub struct ControlStats {
     /// Blocks the tree lost to a bound.
     pub tree_evicted_blocks_total: Counter,
     /// Models ever served, with their counters, ordered by name.
-    pub models: ArcSwap<Vec<(Box<str>, Arc<ModelStats>)>>,
+    pub models: ArcSwap<Vec<ShownModel>>,
+}
+
+/// A model as the metrics page shows it.
+#[derive(Clone, Debug)]
+pub struct ShownModel {
+    /// As clients name it.
+    pub name: Box<str>,
+    /// The policy it is served by, or was when somebody served it last.
+    pub policy: &'static str,
+    /// Its counters.
+    pub stats: Arc<ModelStats>,
 }
 
 impl ControlStats {
-    /// Shows the models if there are others than before; names are never forgotten.
+    /// Shows the models if there are others than before, or other policies; names are never forgotten.
     pub(crate) fn show_models(&self, models: &Models) {
-        if self.models.load().len() != models.len() {
-            let shown = models.stats().map(|(name, stats)| (name.into(), Arc::clone(stats)));
+        let shown = self.models.load();
+        let is_shown = shown.len() == models.len()
+            && shown.iter().zip(models.iter()).all(|(shown, (_, model))| shown.policy == model.policy.name());
+        if !is_shown {
+            let shown = models.iter().map(|(name, model)| ShownModel {
+                name: name.into(),
+                policy: model.policy.name(),
+                stats: Arc::clone(&model.stats),
+            });
             self.models.store(Arc::new(shown.collect()));
         }
     }

@@ -35,6 +35,9 @@ use crate::control::task::Lookup;
 use crate::control::task::Target;
 use crate::control::url::WorkerUrl;
 
+/// The label that names the policy of a worker's models, as in SGLang's gateway.
+pub(crate) const POLICY_LABEL: &str = "policy";
+
 /// What whoever registers a worker says about it.
 #[derive(Clone, Debug)]
 pub(crate) struct WorkerSpec {
@@ -120,6 +123,15 @@ pub(crate) struct Entry {
     pub(crate) target: Arc<Target>,
     /// As shards see it.
     pub(crate) published: Arc<Worker>,
+}
+
+// === impl WorkerSpec ===
+
+impl WorkerSpec {
+    /// The policy that its labels name for its models.
+    pub(crate) fn policy(&self) -> Option<&str> {
+        self.labels.get(POLICY_LABEL).map(String::as_str)
+    }
 }
 
 // === impl Checks ===

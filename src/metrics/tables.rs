@@ -126,7 +126,8 @@ pub(crate) fn router(sources: &Sources) -> Vec<MetricFamily> {
         Family::histogram("smg_router_tpot_seconds", "Gap between two events of one stream, as relayed.");
     let mut selections =
         Family::counter("smg_worker_selection_total", "Workers chosen, by model and policy.");
-    for (model, stats) in models.iter().map(|(model, stats)| (&**model, &**stats)) {
+    for shown in models.iter() {
+        let (model, stats) = (&*shown.name, &*shown.stats);
         routed(stats, model, &mut requests);
         for &endpoint in Endpoint::ALL {
             let at = endpoint.index();
@@ -139,8 +140,8 @@ pub(crate) fn router(sources: &Sources) -> Vec<MetricFamily> {
         }
         let chosen = stats.shards().iter().map(|part| part.selections_total.get()).sum::<u64>();
         if chosen > 0 {
-            selections
-                .add(&[WORKER[0], WORKER[1], ("model", model), ("policy", sources.policy)], chosen as f64);
+            let labels = [WORKER[0], WORKER[1], ("model", model), ("policy", shown.policy)];
+            selections.add(&labels, chosen as f64);
         }
     }
     let mut upstream =

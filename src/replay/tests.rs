@@ -87,6 +87,26 @@ fn what_cannot_work_is_refused_in_one_line() {
         "--synthetic multi_turn --affinity-load-factor 0,0.5",
         "--affinity-load-factor must be at least 1, or 0 for no bound",
     );
+    let made = |flags: &str, expect: &str| fails(&format!("--synthetic multi_turn {flags}"), expect);
+    made("--turns 2147483648", "--turns must be between 1 and 1000");
+    made("--turns 0", "--turns must be between 1 and 1000");
+    made("--groups 0", "--groups must be between 1 and 2000000");
+    made("--prefix-tokens 4294967295", "--prefix-tokens must be between 0 and 2097152");
+    for speed in ["0", "-5", "NaN", "inf"] {
+        let flag = format!("--prefill-tokens-per-s={speed}");
+        made(&flag, "--prefill-tokens-per-s must be between 10 and 1000000000");
+    }
+    made("--step-us 18446744073709551615", "--step-us must be between 0 and 1000000");
+    made("--step-per-request-us 100001", "--step-per-request-us must be between 0 and 100000");
+    made("--cache-tokens 0", "--cache-tokens must be between 1 and 1099511627776");
+    made("--chunk-tokens 0", "--chunk-tokens must be between 1 and 16777216");
+    made("--running-max 0", "--running-max must be between 1 and 65536");
+    fails(
+        "--synthetic hot_prefix --prefix-tokens 2000000",
+        "--requests with --turns or --prefix-tokens make about 125020000 prompt blocks, more than 67108864",
+    );
+    fails("/dev/null --output-tokens 0", "--output-tokens must be between 1 and 1048576");
+    fails("/dev/null --block-tokens 0", "--block-tokens must be between 1 and 16777216");
     fails("/dev/null", "the trace has no requests");
     fails("/dev/null --time-unit h", "unknown --time-unit `h`: use ms or s");
     fails("/nowhere", "/nowhere: No such file or directory (os error 2)");

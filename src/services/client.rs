@@ -150,10 +150,12 @@ impl Client {
         if let Some(authorization) = &target.authorization {
             request = request.header(AUTHORIZATION, &**authorization);
         }
-        request
-            .send()
-            .await
-            .map_err(|error| if error.is_timeout() { Failure::Timeout } else { Failure::Connect })
+        // Only a refused connection says that nobody listens; who breaks off may be busy, and keeps its cache.
+        request.send().await.map_err(|error| match error {
+            error if error.is_timeout() => Failure::Timeout,
+            error if error.is_connect() => Failure::Connect,
+            _ => Failure::Body,
+        })
     }
 }
 

@@ -41,6 +41,20 @@ pub(crate) fn target(url: &str, key: Option<&str>) -> Arc<Target> {
     })
 }
 
+/// A worker that takes connections, reads a request and answers these bytes, whatever they are.
+pub(crate) fn saying(bytes: &'static [u8]) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("it is bound");
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut lines = BufReader::new(&stream).lines();
+            while lines.next().is_some_and(|line| line.is_ok_and(|line| !line.is_empty())) {}
+            drop(stream.write_all(bytes));
+        }
+    });
+    format!("http://{address}")
+}
+
 fn answer(mut stream: &TcpStream, table: Table, key: Option<&str>) -> std::io::Result<()> {
     let mut lines = BufReader::new(stream).lines();
     let request = lines.next().transpose()?.unwrap_or_default();

@@ -63,6 +63,9 @@ fn a_probe_tells_what_the_worker_answered() {
     check_probe(&fake_worker::spawn(SGLANG, Some("k")), Some("k"), Ok(200));
     check_probe(&fake_worker::spawn(SGLANG, Some("k")), None, Ok(401));
     check_probe(&nobody(), None, Err(Failure::Connect));
+    for bytes in [&b""[..], b"no HTTP at all\r\n\r\n", b"HTTP/1.1 2"] {
+        check_probe(&fake_worker::saying(bytes), None, Err(Failure::Body));
+    }
 }
 
 #[test]

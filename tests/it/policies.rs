@@ -163,10 +163,30 @@ fn a_label_decides_on_the_policy_of_its_model() {
     let turns: Vec<String> = (0..4).map(|_| ask("one")).collect();
     assert!(turns[0] != turns[1] && turns[0] == turns[2] && turns[1] == turns[3], "{turns:?}");
     assert_eq!(ask("two"), c.url());
+    let metrics = gateway.metrics();
+    let chosen = |policy: &str| metrics.sum("smg_worker_selection_total", &[&format!("policy=\"{policy}\"")]);
+    assert_eq!(["round_robin", "least_load", "random"].map(chosen), [4.0, 1.0, 0.0]);
     let decisions = decisions(&gateway, "");
     let policies: BTreeSet<_> =
         decisions.iter().map(|one| (one["model"].as_str(), one["policy"].as_str())).collect();
     assert_eq!(policies, [(Some("one"), Some("round_robin")), (Some("two"), Some("least_load"))].into());
+}
+
+#[test]
+fn a_label_without_effect_is_logged() {
+    let (first, second, third) = (Worker::answering(), Worker::answering(), Worker::answering());
+    let gateway = binary().flag("--policy", "random").start_listening();
+    for (count, worker, policy) in
+        [(1, &first, "least_load"), (2, &second, "session"), (3, &third, "least-load")]
+    {
+        let body = format!(r#"{{"url":"{}","labels":{{"policy":"{policy}"}}}}"#, worker.url());
+        assert_eq!(gateway.ask(&Request::json("/workers", body)).status, 202);
+        gateway.wait_healthy(count);
+    }
+    let has_warned =
+        |worker: &Worker| gateway.has_logged(&["WARN", "policy label has no effect", &worker.url()]);
+    wait::until("the label is logged", || has_warned(&second));
+    assert!(!has_warned(&first) && !has_warned(&third));
 }
 
 #[test]

@@ -8,10 +8,9 @@ use fleet::blocks::BLOCK_BYTES;
 use fleet::blocks::block_count;
 use fleet::blocks::bytes_covered;
 use fleet::board::Board;
-use fleet::board::Unit;
 use fleet::cell::WorkerCells;
 use fleet::id::WorkerId;
-use fleet::ring::Layout;
+use fleet::lengths::LengthHistogram;
 use fleet::ring::Ring;
 use fleet::ring::RingMember;
 use fleet::snapshot::Claim;
@@ -70,7 +69,7 @@ pub struct Gateway {
 impl Gateway {
     /// A gateway of `shards` shards in front of `workers` engines. What they draw follows from `seed`.
     pub fn new(policy: Policy, workers: usize, shards: usize, seed: u64) -> Gateway {
-        let board = Arc::new(Board::new(unit(&policy)));
+        let board = Arc::new(Board::new(policy.unit()));
         let mut table = WorkerTable::default();
         for index in 0..workers as u32 {
             table.set(index, Some(Arc::new(worker(index, &board))));
@@ -207,15 +206,12 @@ fn worker(index: u32, board: &Arc<Board>) -> Worker {
 fn pool(policy: Policy, workers: &WorkerTable, board: Arc<Board>) -> Pool {
     let shape = StatsShape { endpoints: 1, methods: 1, error_codes: 1, duration_bounds_us: Arc::from([1]) };
     let members: Arc<[u32]> = workers.iter().map(|worker| worker.id.index).collect();
-    let layout = match policy {
-        Policy::ConsistentHashing | Policy::PrefixHash(_) => Some(Layout::Sglang),
-        Policy::Session => Some(Layout::Uhashring),
-        _ => None,
-    };
     let on_ring: Vec<RingMember<'_>> = workers
         .iter()
         .map(|worker| RingMember { index: worker.id.index, url: &worker.url, weight: worker.weight.ratio() })
         .collect();
+    let lengths = Arc::<LengthHistogram>::default();
+    let ranges = if matches!(policy, Policy::Bucket(_)) { members.len() } else { 0 };
     Pool {
         model: "replay".into(),
         policy,
@@ -223,12 +219,12 @@ fn pool(policy: Policy, workers: &WorkerTable, board: Arc<Board>) -> Pool {
         turns: Arc::clone(&members),
         registered: Arc::clone(&members),
         members,
-        ring: layout.map(|layout| Arc::new(Ring::new(layout).changed(&[], &on_ring))),
-        bounds: Arc::from([]),
+        ring: policy.ring_layout().map(|layout| Arc::new(Ring::new(layout).changed(&[], &on_ring))),
+        bounds: lengths.bounds(ranges).into(),
         rotation: Arc::new(AtomicU64::new(0)),
         arrivals: board.arrivals(),
         board,
-        lengths: Arc::default(),
+        lengths,
         stats: Arc::new(ModelStats::new(1, &shape)),
     }
 }
@@ -249,15 +245,6 @@ fn shared_parts(pool: &Pool) -> Pool {
         arrivals: pool.arrivals,
         lengths: Arc::clone(&pool.lengths),
         stats: Arc::clone(&pool.stats),
-    }
-}
-
-/// What a policy's board adds up.
-fn unit(policy: &Policy) -> Unit {
-    match policy {
-        Policy::LeastLoad => Unit::Work,
-        Policy::Bucket(_) => Unit::PromptBytes,
-        _ => Unit::Requests,
     }
 }
 

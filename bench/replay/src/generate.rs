@@ -195,6 +195,23 @@ impl std::error::Error for UnknownShape {}
 
 // === impl Load ===
 
+impl Load {
+    /// Prompt blocks that the trace will have, about.
+    pub fn blocks(&self) -> u64 {
+        let middle = |range: std::ops::Range<u32>| u64::from(range.start.midpoint(range.end));
+        let (question, answer) = (middle(QUESTION_TOKENS), middle(ANSWER_TOKENS));
+        let tokens = match self.shape {
+            // Turns are uniform around their mean, and long conversations have most of them: two thirds of the mean lie
+            // before a turn on average.
+            Shape::MultiTurn => {
+                middle(OPENING_TOKENS) + question + u64::from(self.turns) * 2 / 3 * (question + answer)
+            }
+            Shape::SharedPrefix | Shape::HotPrefix => u64::from(self.prefix_tokens) + question,
+        };
+        self.requests as u64 * tokens.div_ceil(BLOCK_TOKENS.into())
+    }
+}
+
 impl Default for Load {
     fn default() -> Self {
         Load {

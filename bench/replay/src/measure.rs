@@ -129,7 +129,8 @@ impl Outcome {
 
     /// The mean of values.
     pub fn mean(values: &[u64]) -> f64 {
-        share(values.iter().sum(), values.len() as u64)
+        let sum: u128 = values.iter().map(|&value| u128::from(value)).sum();
+        if values.is_empty() { 0.0 } else { sum as f64 / values.len() as f64 }
     }
 
     /// Requests of the busiest engine, over the average.

@@ -189,6 +189,23 @@ impl DecisionRing {
         (0..count).filter_map(|back| self.read(written - 1 - back)).collect()
     }
 
+    /// The first decisions at or after `at_us`, oldest first, `max` at most. Records are in the order of their times, so
+    /// what came before is found without being read. One that is being overwritten is left out.
+    pub fn since(&self, at_us: u64, max: usize) -> Vec<Decision> {
+        let written = self.written.load(Acquire);
+        let (mut begin, mut end) = (written.saturating_sub(DECISIONS_PER_SHARD as u64), written);
+        while begin < end {
+            let middle = begin.midpoint(end);
+            // Whatever is being overwritten is the oldest.
+            if self.read(middle).is_some_and(|decision| decision.at_us >= at_us) {
+                end = middle;
+            } else {
+                begin = middle + 1;
+            }
+        }
+        (begin..written).filter_map(|number| self.read(number)).take(max).collect()
+    }
+
     fn read(&self, number: u64) -> Option<Decision> {
         let record = self.record(number);
         let before = record[0].load(Acquire);

@@ -2,6 +2,9 @@
 //!
 //! Names and defaults are those of SGLang's router and of vLLM's production-stack router, where they have them.
 
+use crate::board::Unit;
+use crate::ring::Layout;
+
 /// Thresholds of [`Policy::CacheAware`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct CacheAware {
@@ -199,6 +202,39 @@ impl Policy {
     pub fn reads_tree(&self) -> bool {
         matches!(self, Self::CacheAware(_) | Self::LeastLoad | Self::PrefixAware(_))
     }
+
+    /// What its pool's board adds up.
+    pub fn unit(&self) -> Unit {
+        match self {
+            Self::LeastLoad => Unit::Work,
+            Self::Bucket(_) => Unit::PromptBytes,
+            Self::Random
+            | Self::RoundRobin
+            | Self::PowerOfTwo
+            | Self::CacheAware(_)
+            | Self::PrefixHash(_)
+            | Self::ConsistentHashing
+            | Self::Manual(_)
+            | Self::Session
+            | Self::PrefixAware(_) => Unit::Requests,
+        }
+    }
+
+    /// The ring that it reads, if any.
+    pub fn ring_layout(&self) -> Option<Layout> {
+        match self {
+            Self::ConsistentHashing | Self::PrefixHash(_) => Some(Layout::Sglang),
+            Self::Session => Some(Layout::Uhashring),
+            Self::Random
+            | Self::RoundRobin
+            | Self::PowerOfTwo
+            | Self::CacheAware(_)
+            | Self::LeastLoad
+            | Self::Manual(_)
+            | Self::Bucket(_)
+            | Self::PrefixAware(_) => None,
+        }
+    }
 }
 
 impl Rules {
@@ -218,5 +254,25 @@ impl Rules {
             "prefixaware" | "prefix_aware" => Policy::PrefixAware(self.prefix_aware),
             _ => return None,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_policy_has_its_unit_and_ring() {
+        for name in Policy::NAMES {
+            let policy = Rules::default().policy(name).expect(name);
+            let (unit, ring) = match name {
+                "least_load" => (Unit::Work, None),
+                "bucket" => (Unit::PromptBytes, None),
+                "consistent_hashing" | "prefix_hash" => (Unit::Requests, Some(Layout::Sglang)),
+                "session" => (Unit::Requests, Some(Layout::Uhashring)),
+                _ => (Unit::Requests, None),
+            };
+            assert_eq!((policy.unit(), policy.ring_layout()), (unit, ring), "{name}");
+        }
     }
 }

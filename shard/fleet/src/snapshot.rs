@@ -51,7 +51,7 @@ pub struct Worker {
     pub boards: SmallVec<[Arc<Board>; 1]>,
 }
 
-/// A worker's share of requests: its priority over its cost, in sixteenths of the usual worker's.
+/// A worker's share of requests: its priority over its cost, in parts of which the usual worker has [`Weight::ONE`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Weight(u16);
 
@@ -75,8 +75,8 @@ pub struct Pool {
     pub block_seed: u64,
     /// Indexes of the routable workers, ascending.
     pub members: Arc<[u32]>,
-    /// The members in an order that gives each as many turns as its weight says; the members themselves when all
-    /// weigh the same.
+    /// The members in an order that gives each as many turns as its weight says, or about as many in a large pool of
+    /// many weights; the members themselves when all weigh the same.
     pub turns: Arc<[u32]>,
     /// Indexes of all registered workers of the model, ascending, routable or not.
     pub registered: Arc<[u32]>,
@@ -202,7 +202,8 @@ pub struct Snapshot {
 // === impl Weight ===
 
 impl Weight {
-    const ONE: u16 = 16;
+    /// Every priority and every sixteenth is a whole number of parts: 16 times 25.
+    const ONE: u16 = 400;
     const MIN: f64 = 1.0 / 16.0;
     const MAX: f64 = 16.0;
 
@@ -213,9 +214,14 @@ impl Weight {
         Self((ratio.clamp(Self::MIN, Self::MAX) * f64::from(Self::ONE)).round().max(1.0) as u16)
     }
 
-    /// In sixteenths of the usual weight.
+    /// In sixteenths of the usual weight, rounded, at least one.
     pub fn sixteenths(self) -> u16 {
-        self.0
+        (self.ratio() * 16.0).round().max(1.0) as u16
+    }
+
+    /// In whole parts, at least one.
+    pub fn parts(self) -> u32 {
+        u32::from(self.0.max(1))
     }
 
     /// As a multiple of the usual weight.
@@ -226,7 +232,7 @@ impl Weight {
     /// `cost` as it counts on a worker of this weight.
     #[inline]
     fn scaled(self, cost: u32) -> u32 {
-        (u64::from(cost) * u64::from(Self::ONE) / u64::from(self.0.max(1))).min(u64::from(u32::MAX)) as u32
+        (u64::from(cost) * u64::from(Self::ONE) / u64::from(self.parts())).min(u64::from(u32::MAX)) as u32
     }
 }
 

@@ -23,6 +23,8 @@ pub(super) struct PoolBook {
     members: IndexList,
     turns: Turns,
     ring: Option<Arc<Ring>>,
+    /// For the bucket policy: where one member's range of lengths ends and the next one's begins.
+    bounds: Arc<[u32]>,
     /// Members that have left and joined since the last publication.
     left: Vec<Arc<Worker>>,
     joined: Vec<Arc<Worker>>,
@@ -38,17 +40,19 @@ struct IndexList {
     shared: Option<Arc<[u32]>>,
 }
 
-/// The order of turns, by where each of them stands between 0 and 1.
+/// The order of turns.
 #[derive(Debug, Default)]
 struct Turns {
-    /// Members by weight.
-    weights: BTreeMap<Weight, usize>,
-    /// Empty while all weigh the same, and the members are the order.
-    places: Vec<(f64, u32)>,
-    /// The weight of one turn when `places` was made.
-    unit: Option<Weight>,
+    /// Indexes of members by weight, each list ascending.
+    classes: BTreeMap<Weight, Vec<u32>>,
+    /// As published; none while it is not made from the members there are now.
     shared: Option<Arc<[u32]>>,
 }
+
+/// Turns that a pool has at most: so many a member, and so many more, with which a small pool is exact. A change of
+/// ten thousand members that weigh all sorts of things makes 41,024 turns anew, not millions.
+const TURNS_PER_MEMBER_MAX: usize = 4;
+const TURNS_MORE_MAX: usize = 1024;
 
 // === impl PoolBook ===
 
@@ -67,12 +71,12 @@ impl PoolBook {
         }
         if let Some(before) = before {
             self.members.set(before.id.index, false);
-            self.turns.count(before.weight, false);
+            self.turns.set(before.weight, before.id.index, false);
             self.left.push(before);
         }
         if let Some(now) = now {
             self.members.set(now.id.index, true);
-            self.turns.count(now.weight, true);
+            self.turns.set(now.weight, now.id.index, true);
             self.joined.push(now);
         }
     }
@@ -92,7 +96,7 @@ impl PoolBook {
                 && self.left.is_empty()
                 && self.joined.is_empty()
                 && Arc::ptr_eq(&before.board, &model.board)
-                && Arc::ptr_eq(&before.bounds, &model.bounds)
+                && Arc::ptr_eq(&before.bounds, &self.bounds)
                 && before.policy == model.policy
         });
         if is_same {
@@ -100,8 +104,9 @@ impl PoolBook {
         }
         let arrivals = self.change_boards(&model.board, arrivals);
         let members = self.members.share();
-        let turns = self.turns.publish(&members, &self.left, &self.joined, workers);
-        self.change_ring(ring_layout(&model.policy), &members, workers);
+        let turns = self.turns.share(&members);
+        self.change_ring(model.policy.ring_layout(), &members, workers);
+        self.change_bounds(model, members.len());
         self.left.clear();
         self.joined.clear();
         self.published = Some(Arc::new(Pool {
@@ -112,7 +117,7 @@ impl PoolBook {
             turns,
             registered: self.registered.share(),
             ring: self.ring.clone(),
-            bounds: Arc::clone(&model.bounds),
+            bounds: Arc::clone(&self.bounds),
             rotation: Arc::clone(&model.rotation),
             board: Arc::clone(&model.board),
             arrivals,
@@ -163,6 +168,23 @@ impl PoolBook {
         board.arrivals() + arrivals[earlier..].iter().filter(is_new).count() as u64
     }
 
+    /// Gives other ranges of lengths to the members; true if they had others.
+    pub(super) fn set_bounds(&mut self, bounds: Vec<u32>) -> bool {
+        let is_new = *self.bounds != *bounds;
+        if is_new {
+            self.bounds = bounds.into();
+        }
+        is_new
+    }
+
+    /// Makes the ranges of lengths anew if there are more or fewer members than ranges: everybody has one at once.
+    fn change_bounds(&mut self, model: &Model, members: usize) {
+        let ranges = if matches!(model.policy, Policy::Bucket(_)) { members } else { 0 };
+        if self.bounds.len() != ranges.saturating_sub(1) {
+            self.bounds = model.lengths.bounds(ranges).into();
+        }
+    }
+
     fn change_ring(&mut self, layout: Option<Layout>, members: &[u32], workers: &WorkerTable) {
         let Some(layout) = layout else {
             self.ring = None;
@@ -209,68 +231,106 @@ impl IndexList {
 // === impl Turns ===
 
 impl Turns {
-    fn count(&mut self, weight: Weight, is_more: bool) {
-        let members = self.weights.entry(weight).or_default();
-        *members = if is_more { *members + 1 } else { members.saturating_sub(1) };
-        if *members == 0 {
-            self.weights.remove(&weight);
+    fn set(&mut self, weight: Weight, index: u32, is_in: bool) {
+        let class = self.classes.entry(weight).or_default();
+        match (class.binary_search(&index), is_in) {
+            (Err(at), true) => class.insert(at, index),
+            (Ok(at), false) => drop(class.remove(at)),
+            (Ok(_), true) | (Err(_), false) => {}
         }
+        if class.is_empty() {
+            self.classes.remove(&weight);
+        }
+        self.shared = None;
     }
 
-    /// The order after some have left and joined.
-    fn publish(
-        &mut self,
-        members: &Arc<[u32]>,
-        left: &[Arc<Worker>],
-        joined: &[Arc<Worker>],
-        workers: &WorkerTable,
-    ) -> Arc<[u32]> {
-        let unit = self.weights.first_key_value().map(|(weight, _)| *weight);
-        let Some(unit) = unit.filter(|_| self.weights.len() > 1) else {
-            *self = Self { weights: std::mem::take(&mut self.weights), ..Self::default() };
-            return Arc::clone(members);
-        };
-        if self.unit == Some(unit) {
-            if let (Some(shared), [], []) = (&self.shared, left, joined) {
-                return Arc::clone(shared);
-            }
-            let mut gone: Vec<u32> = left.iter().map(|worker| worker.id.index).collect();
-            gone.sort_unstable();
-            self.places.retain(|(_, index)| gone.binary_search(index).is_err());
-            self.places.extend(joined.iter().flat_map(|worker| places(worker, unit)));
-        } else {
-            let members = members.iter().filter_map(|&index| workers.get(index));
-            self.places = members.flat_map(|worker| places(worker, unit)).collect();
-        }
-        // Two ordered runs, which a stable sort merges.
-        self.places.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-        self.unit = Some(unit);
-        Arc::clone(self.shared.insert(self.places.iter().map(|(_, index)| *index).collect()))
+    /// The order of `members`: they themselves while all weigh the same.
+    fn share(&mut self, members: &Arc<[u32]>) -> Arc<[u32]> {
+        let made = || if self.classes.len() > 1 { order(&self.classes).into() } else { Arc::clone(members) };
+        Arc::clone(self.shared.get_or_insert_with(made))
     }
 }
 
-/// The places of one worker's turns, spread evenly: the k-th turn of one that weighs w stands at (k + 1/2) / w.
-pub(super) fn places(worker: &Worker, unit: Weight) -> impl Iterator<Item = (f64, u32)> + use<> {
-    let (index, turns) = (worker.id.index, (worker.weight.ratio() / unit.ratio()).round().max(1.0));
-    (0..turns as u32).map(move |turn| ((f64::from(turn) + 0.5) / turns, index))
+/// Every member as often as its weight says, spread evenly: the k-th of n turns stands at (k + 1/2) / n between 0 and 1.
+pub(super) fn order(classes: &BTreeMap<Weight, Vec<u32>>) -> Vec<u32> {
+    let turns = turns_each(classes);
+    let mut places: Vec<(f64, &[u32])> = Vec::new();
+    for (members, turns) in classes.values().zip(turns) {
+        places.extend((0..turns).map(|turn| ((f64::from(turn) + 0.5) / f64::from(turns), &**members)));
+    }
+    places.sort_by(|a, b| a.0.total_cmp(&b.0));
+    places.into_iter().flat_map(|(_, members)| members).copied().collect()
 }
 
-/// The ring that a policy reads, if any.
-pub(super) fn ring_layout(policy: &Policy) -> Option<Layout> {
-    match policy {
-        Policy::ConsistentHashing | Policy::PrefixHash(_) => Some(Layout::Sglang),
-        Policy::Session => Some(Layout::Uhashring),
-        Policy::Random
-        | Policy::RoundRobin
-        | Policy::PowerOfTwo
-        | Policy::CacheAware(_)
-        | Policy::LeastLoad
-        | Policy::Manual(_)
-        | Policy::Bucket(_)
-        | Policy::PrefixAware(_) => None,
+/// The turns of a member of each class: the least that are exactly in proportion, or, if those were too many for the
+/// pool, about in proportion and at least one.
+fn turns_each(classes: &BTreeMap<Weight, Vec<u32>>) -> Vec<u32> {
+    let unit = classes.keys().fold(0, |unit, weight| divisor(unit, weight.parts()));
+    let turns = classes.keys().map(|weight| weight.parts() / unit.max(1));
+    let total: u64 =
+        turns.clone().zip(classes.values()).map(|(turns, of)| u64::from(turns) * of.len() as u64).sum();
+    let members: usize = classes.values().map(Vec::len).sum();
+    let turns_max = members * TURNS_PER_MEMBER_MAX + TURNS_MORE_MAX;
+    if total <= turns_max as u64 {
+        return turns.collect();
     }
+    // Rounding, and the one turn that everybody has, add less than one a member.
+    let scale = (turns_max - members) as f64 / total as f64;
+    turns.map(|turns| (f64::from(turns) * scale).round().max(1.0) as u32).collect()
+}
+
+/// The greatest number that divides both; of 0 and another, that other.
+fn divisor(a: u32, b: u32) -> u32 {
+    if b == 0 { a } else { divisor(b, a % b) }
 }
 
 pub(super) fn ring_member(worker: &Worker) -> RingMember<'_> {
     RingMember { index: worker.id.index, url: &worker.url, weight: worker.weight.ratio() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The turns of each of these members, given as a priority and how many have it.
+    fn counts(priorities: &[(u32, u32)]) -> Vec<usize> {
+        let mut turns = Turns::default();
+        let mut members = 0;
+        for &(priority, count) in priorities {
+            (members..members + count).for_each(|index| turns.set(Weight::of(priority, 1.0), index, true));
+            members += count;
+        }
+        let order = turns.share(&(0..members).collect());
+        let mut counts = vec![0; members as usize];
+        order.iter().for_each(|&index| counts[index as usize] += 1);
+        counts
+    }
+
+    #[test]
+    fn turns_are_the_least_in_exact_proportion() {
+        assert_eq!(counts(&[(50, 1), (70, 1)]), [5, 7]);
+        assert_eq!(counts(&[(50, 2), (100, 1)]), [1, 1, 2]);
+        assert_eq!(counts(&[(70, 3)]), [1, 1, 1]);
+        assert_eq!(counts(&[(1, 1), (800, 1)]), [1, 256], "a sixteenth is the least");
+        assert_eq!(counts(&[(51, 1), (52, 1), (53, 1)]), [51, 52, 53]);
+    }
+
+    #[test]
+    fn turns_are_spread_evenly() {
+        let mut turns = Turns::default();
+        turns.set(Weight::of(50, 1.0), 0, true);
+        turns.set(Weight::of(200, 1.0), 1, true);
+        assert_eq!(*turns.share(&[0, 1].into()), [1, 1, 0, 1, 1]);
+    }
+
+    #[test]
+    fn turns_of_a_large_pool_are_few_and_everybody_has_one() {
+        let members = 10_000;
+        let counts = counts(&[(1, members / 2 - 1), (77, 1), (800, members / 2)]);
+        assert!(counts.iter().all(|&turns| turns > 0));
+        let total: usize = counts.iter().sum();
+        assert!(total <= members as usize * TURNS_PER_MEMBER_MAX + TURNS_MORE_MAX, "{total}");
+        let (light, heavy) = (counts[0], counts[members as usize - 1]);
+        assert!(heavy >= 6 * light, "{light} to {heavy}");
+    }
 }

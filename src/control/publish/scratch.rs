@@ -4,17 +4,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use fleet::ring::Ring;
+use fleet::rules::Policy;
 use fleet::snapshot::Fleet;
 use fleet::snapshot::Page;
 use fleet::snapshot::Pool;
+use fleet::snapshot::Weight;
 use fleet::snapshot::Worker;
 
 use crate::control::models::Models;
 use crate::control::publish::Sources;
 use crate::control::publish::pages;
 use crate::control::publish::pages::Card;
-use crate::control::publish::pool::places;
-use crate::control::publish::pool::ring_layout;
+use crate::control::publish::pool::order;
 use crate::control::publish::pool::ring_member;
 use crate::control::worker::Entry;
 
@@ -82,7 +83,9 @@ fn check_pool(pool: &Pool, served: &Served<'_>, models: &Models) {
     assert_eq!(*pool.members, *members);
     assert_eq!(*pool.registered, *served.registered);
     assert_eq!((pool.policy, pool.block_seed), (model.policy, model.block_seed));
-    assert_eq!(*pool.bounds, *model.bounds);
+    let ranges = if matches!(pool.policy, Policy::Bucket(_)) { members.len() } else { 0 };
+    assert_eq!(pool.bounds.len(), ranges.saturating_sub(1), "a range of lengths for each member");
+    assert!(pool.bounds.is_sorted());
     assert!(Arc::ptr_eq(&pool.rotation, &model.rotation) && Arc::ptr_eq(&pool.stats, &model.stats));
     assert!(Arc::ptr_eq(&pool.board, &model.board) && Arc::ptr_eq(&pool.lengths, &model.lengths));
     assert_eq!(*pool.turns, *turns(&workers));
@@ -93,18 +96,14 @@ fn check_pool(pool: &Pool, served: &Served<'_>, models: &Models) {
 
 fn check_ring(pool: &Pool, served: &Served<'_>) {
     let members: Vec<_> = served.members.iter().map(|entry| ring_member(&entry.published)).collect();
-    let ring = ring_layout(&pool.policy).map(|layout| Ring::new(layout).changed(&[], &members));
+    let ring = pool.policy.ring_layout().map(|layout| Ring::new(layout).changed(&[], &members));
     assert_eq!(pool.ring.as_deref().map(walks), ring.as_ref().map(walks));
 }
 
 fn turns(workers: &[&Worker]) -> Vec<u32> {
-    let Some(unit) = workers.iter().map(|worker| worker.weight).min() else { return Vec::new() };
-    let mut turns: Vec<_> = workers.iter().flat_map(|worker| places(worker, unit)).collect();
-    if workers.iter().all(|worker| worker.weight == unit) {
-        return workers.iter().map(|worker| worker.id.index).collect();
-    }
-    turns.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-    turns.into_iter().map(|(_, index)| index).collect()
+    let mut classes: BTreeMap<Weight, Vec<u32>> = BTreeMap::new();
+    workers.iter().for_each(|worker| classes.entry(worker.weight).or_default().push(worker.id.index));
+    if classes.len() > 1 { order(&classes) } else { workers.iter().map(|worker| worker.id.index).collect() }
 }
 
 /// How a ring looks from some keys.

@@ -82,12 +82,12 @@ impl State {
 
 /// What an engine counts as under the model's policy; none if the policy does not look at it.
 fn cost(model: &Model, load: Option<EngineLoad>, own: u32, request_cost: u32) -> Option<u32> {
-    let of = match model.policy {
-        Policy::PowerOfTwo => requests_of_others as fn(&EngineLoad, u32, u32) -> u32,
-        Policy::LeastLoad => work_of_others,
-        _ => return None,
-    };
-    Some(load.map_or_else(|| model.engine_costs.mean(), |load| of(&load, own, request_cost)))
+    match (model.policy, load) {
+        (Policy::PowerOfTwo | Policy::LeastLoad, None) => Some(model.engine_costs.mean()),
+        (Policy::PowerOfTwo, Some(load)) => Some(requests_of_others(&load, own, request_cost)),
+        (Policy::LeastLoad, Some(load)) => Some(work_of_others(&load, own)),
+        _ => None,
+    }
 }
 
 fn others(load: &EngineLoad, own: u32) -> u32 {
@@ -99,7 +99,7 @@ fn requests_of_others(load: &EngineLoad, own: u32, request_cost: u32) -> u32 {
 }
 
 /// The score of smg's least_load: what waits over the throughput, and pressure on the cache.
-fn work_of_others(load: &EngineLoad, own: u32, _request_cost: u32) -> u32 {
+fn work_of_others(load: &EngineLoad, own: u32) -> u32 {
     let waiting = load.waiting.unwrap_or(0).min(others(load, own)).min(OTHERS_MAX);
     let queued = waiting * (MEAN_PREFILL_TOKENS * WORK_UNITS_PER_S / PREFILL_TOKENS_PER_S);
     let kv_used = f64::from(load.kv_used_permille.unwrap_or(0)) / 1000.0;
@@ -134,9 +134,9 @@ mod tests {
 
     #[test]
     fn work_is_what_waits_and_pressure_on_the_cache() {
-        assert_eq!(work_of_others(&load(0, 0, 500), 0, 0), 150);
-        assert_eq!(work_of_others(&load(3, 2, 0), 0, 0), 2 * 512);
-        assert_eq!(work_of_others(&load(0, 0, 1000), 0, 0), 14_850);
-        assert_eq!(work_of_others(&load(3, 2, 0), 4, 0), 512, "one of five is somebody else's");
+        assert_eq!(work_of_others(&load(0, 0, 500), 0), 150);
+        assert_eq!(work_of_others(&load(3, 2, 0), 0), 2 * 512);
+        assert_eq!(work_of_others(&load(0, 0, 1000), 0), 14_850);
+        assert_eq!(work_of_others(&load(3, 2, 0), 4), 512, "one of five is somebody else's");
     }
 }

@@ -72,8 +72,8 @@ impl State {
             self.stats.worker_restarts_total.add(1);
             self.forget_placements(id);
         }
+        // Plans the next poll, and weighs what this one told.
         self.watch_load(id, now);
-        self.weigh_engine(id, load);
     }
 }
 

@@ -6,6 +6,8 @@ use std::time::Duration;
 use engine::metadata::Metadata;
 use fleet::admin::AdminReply;
 use fleet::id::WorkerId;
+use fleet::rules::Policy;
+use fleet::rules::Rules;
 use fleet::tree::HolderId;
 use futures_channel::oneshot;
 use rand::RngExt;
@@ -30,9 +32,6 @@ use crate::control::url::WorkerUrl;
 use crate::control::worker::Change;
 use crate::control::worker::Stage;
 use crate::control::worker::WorkerSpec;
-
-/// The label that names the policy of a worker's models, as in SGLang's gateway.
-const POLICY_LABEL: &str = "policy";
 
 /// Why a worker cannot be added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -242,10 +241,13 @@ impl State {
             None => metadata.model_names(),
         };
         let names = if names.is_empty() { vec![UNKNOWN_MODEL] } else { names };
-        let hint = entry.spec.labels.get(POLICY_LABEL).map(String::as_str);
+        let hint = entry.spec.policy();
         let mut models: Vec<Box<str>> = Vec::with_capacity(names.len());
         for name in names {
             let name = self.models.admit(name, hint);
+            if let Some(hint) = hint.filter(|_| entry.stage == Stage::Reached) {
+                warn_of_other_policy(&entry.spec.url.text, hint, &name, &self.models.get(&name).policy);
+            }
             // Names beyond the bound share one.
             if models.contains(&name) {
                 self.models.release(&[name]);
@@ -312,6 +314,16 @@ fn is_alive(answer: &Result<u16, Failure>, stage: Stage, are_checks_disabled: bo
         Ok(200..=299) => true,
         Ok(404) => is_new && are_checks_disabled,
         Ok(_) | Err(_) => false,
+    }
+}
+
+/// Says that a worker's label has no effect because the model is served by another policy already.
+fn warn_of_other_policy(url: &str, label: &str, model: &str, running: &Policy) {
+    // By name: settings are those of the process.
+    let wanted = Rules::default().policy(label);
+    if wanted.is_none_or(|wanted| wanted.name() != running.name()) {
+        let running = running.name();
+        warn!(worker = %url, model, label, running, "policy label has no effect: the model has another policy");
     }
 }
 

@@ -4,16 +4,20 @@ use fleet::snapshot::NoPool;
 use fleet::tree::HolderId;
 
 use super::*;
+use crate::control::event::Failure;
+use crate::control::event::Probe;
 use crate::control::rig::INTERVAL;
 use crate::control::rig::Rig;
 use crate::control::rig::STARTUP_TIMEOUT;
 use crate::control::rig::answer;
 use crate::control::rig::config;
 use crate::control::rig::text;
+use crate::control::worker::Stage;
 
 mod loads;
 mod routing;
 mod simulation;
+mod upkeep;
 
 const A: &str = "http://10.0.0.1:8000";
 const B: &str = "http://10.0.0.2:8000";
@@ -115,6 +119,21 @@ fn an_unhealthy_worker_loses_its_presence() {
     assert_eq!(rig.state.tree.holder_blocks(HolderId(id.index)), 0);
     rig.report(placed(id));
     assert_eq!(rig.state.tree.holder_blocks(HolderId(id.index)), 0, "a late report changes nothing");
+}
+
+#[test]
+fn only_who_refuses_connections_has_lost_its_cache() {
+    let mut rig = Rig::ready(&[A]);
+    let id = rig.id(A);
+    rig.report(placed(id));
+    for (failure, expect) in
+        [(Failure::Body, 3), (Failure::Timeout, 3), (Failure::Status(500), 3), (Failure::Connect, 0)]
+    {
+        rig.state.registry.get_mut(id).expect("registered").stage = Stage::Ready { failures: 0 };
+        let probe = Probe { addresses: None, answer: Err(failure.clone()) };
+        rig.turn([Event::Probed { worker: id, probe }]);
+        assert_eq!(rig.state.tree.holder_blocks(HolderId(id.index)), expect, "{failure}");
+    }
 }
 
 #[test]

@@ -63,13 +63,9 @@ impl State {
                 continue;
             }
             has_ranges = true;
-            let pool = self.fleet.pools.iter().find(|pool| *pool.model == *name);
-            let bounds = model.lengths.take_bounds(pool.map_or(0, |pool| pool.members.len()));
-            if *bounds != *model.bounds {
-                model.bounds = bounds.into();
-                self.publisher.touch_model(name);
-                has_moved = true;
-            }
+            // A pool that is new, or has other members by the next publication, gets ranges there.
+            let Some(pool) = self.fleet.pools.iter().find(|pool| *pool.model == *name) else { continue };
+            has_moved |= self.publisher.set_bounds(name, model.lengths.take_bounds(pool.members.len()));
         }
         if has_moved {
             self.changed(News::Fleet);
@@ -80,9 +76,7 @@ impl State {
     /// Forgets keys that were not used for the time their policy allows, or whose worker has left; false if no policy
     /// keeps keys.
     fn sweep_keys(&mut self, now: Duration) -> bool {
-        let keeps_keys = |policy: &Policy| {
-            matches!(policy, Policy::Manual(_) | Policy::CacheAware(_) | Policy::ConsistentHashing)
-        };
+        let keeps_keys = |policy: &Policy| matches!(policy, Policy::Manual(_) | Policy::CacheAware(_));
         if !self.models.iter_mut().any(|(_, model)| keeps_keys(&model.policy) && model.workers > 0) {
             return false;
         }

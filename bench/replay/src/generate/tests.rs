@@ -24,6 +24,18 @@ fn requests_come_at_the_rate_asked_for() {
 }
 
 #[test]
+fn the_size_of_a_trace_is_known_before_it_is_made() {
+    for shape in [Shape::MultiTurn, Shape::SharedPrefix, Shape::HotPrefix] {
+        for turns in [2, 5, 40] {
+            let load = Load { turns, ..load(shape) };
+            let made: usize = generate(&load).requests().iter().map(|request| request.blocks.len()).sum();
+            let expect = load.blocks() as f64;
+            assert!((0.7..1.3).contains(&(made as f64 / expect)), "{shape:?} {turns}: {made}, not {expect}");
+        }
+    }
+}
+
+#[test]
 fn one_group_gets_its_share() {
     let trace = generate(&load(Shape::HotPrefix));
     let mut counts = std::collections::HashMap::<u64, usize>::new();

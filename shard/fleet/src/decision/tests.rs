@@ -56,6 +56,20 @@ fn the_latest_come_first() {
 }
 
 #[test]
+fn the_first_since_a_time_come_oldest_first() {
+    let ring = DecisionRing::default();
+    assert!(ring.since(0, 10).is_empty());
+    let written = DECISIONS_PER_SHARD as u32 + 50;
+    (0..written).for_each(|number| ring.push(&decision(number)));
+    let times = |at_us, max| ring.since(at_us, max).iter().map(|read| read.at_us).collect::<Vec<_>>();
+    assert_eq!(times(0, 3), [50, 51, 52], "the oldest there are");
+    assert_eq!(times(1_000, 3), [1_000, 1_001, 1_002]);
+    assert_eq!(times(u64::from(written) - 2, 3), [u64::from(written) - 2, u64::from(written) - 1]);
+    assert!(times(u64::from(written), 3).is_empty());
+    assert_eq!(times(0, usize::MAX).len(), DECISIONS_PER_SHARD);
+}
+
+#[test]
 fn a_reader_never_sees_half_a_record() {
     let ring = Arc::new(DecisionRing::default());
     let writer = {
