@@ -41,6 +41,8 @@ const SLACK_REQUESTS_MAX: usize = 8;
 /// held by as many workers as its load needs. A prefix that everybody shares spreads at once; one of a single
 /// conversation never does, as its user takes longer than a second.
 const SPREAD_EVERY: u32 = 16;
+/// Load over the average that is clearly more than the others have.
+const SPREAD_LOAD_FACTOR: f32 = 1.25;
 /// Holders of a prefix whose last use is looked at for that.
 const HOLDERS_ASKED_FOR_USE_MAX: usize = 16;
 
@@ -65,7 +67,9 @@ impl Replica {
         }
         let spreads = self.turn % SPREAD_EVERY == SPREAD_EVERY - 1 && is_hot(&trail, scene.request.tick);
         if spreads {
-            bound = bound.min(min + REQUEST_COST);
+            // Clearly more than the others have, and not a swing of the moment: every copy takes room in a cache.
+            let share = load_bound(&self.evidence, SPREAD_LOAD_FACTOR);
+            bound = bound.min(share.max(min).saturating_add(REQUEST_COST));
         }
         let slack = |blocks: usize| {
             let requests = bytes_covered(blocks as u32, scene.request.prompt_bytes) / SLACK_BYTES_PER_REQUEST;
