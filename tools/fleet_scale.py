@@ -3,7 +3,7 @@
 
     cargo build --release && tools/fleet_scale.py [--workers 10 1000 10000] [--policies cache_aware ...] [--rounds 3]
 
-One simulated engine answers on every address of 127.0.0.0/8, so each worker is an address of its own; the fleet is
+Four simulated engines answer on every address of 127.0.0.0/8, so each worker is an address of its own; the fleet is
 registered through POST /workers. The gateway is pinned to CPU 0, engine and load share the last CPU. Figures are the
 gateway's own user and system time (from /proc) over the requests that were answered, medians over interleaved rounds.
 Needs Linux, the release build of this repository, and about 1 GiB.
@@ -14,7 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 HERE = os.path.dirname(os.path.abspath(__file__))
 TARGET = os.environ.get("CARGO_TARGET_DIR", os.path.join(HERE, "..", "target")) + "/release/"
 TICK = os.sysconf("SC_CLK_TCK")
-PORTS = {"engine": 19340, "gateway": 19341, "metrics": 19342}
+PORTS = {"gateway": 19341, "metrics": 19342}
+# Several, because each connection takes two descriptors of an engine.
+ENGINE_PORTS = range(19343, 19347)
 
 
 def get(path, data=None, timeout=60):
@@ -42,7 +44,7 @@ def wait_for(port):
 
 
 def worker_url(index):
-    return f"http://127.{1 + index // 62500}.{index // 250 % 250}.{1 + index % 250}:{PORTS['engine']}"
+    return f"http://127.{1 + index // 62500}.{index // 250 % 250}.{1 + index % 250}:{ENGINE_PORTS[index % 4]}"
 
 
 class Fleet:
@@ -118,11 +120,12 @@ def main():
     parser.add_argument("--seconds", type=int, default=4)
     args = parser.parse_args()
     last = str(os.cpu_count() - 1)
-    engine = subprocess.Popen(["taskset", "-c", last, TARGET + "ringway", "engine-sim", "--host", "0.0.0.0", "--port",
-                               str(PORTS["engine"]), "--model", "sim", "--concurrency", "1000000",
-                               "--prefill-tokens-per-s", "0", "--decode-tokens-per-s", "0"], stdout=subprocess.DEVNULL)
+    engines = [subprocess.Popen(["taskset", "-c", last, TARGET + "ringway", "engine-sim", "--host", "0.0.0.0", "--port",
+                                 str(port), "--model", "sim", "--concurrency", "1000000", "--prefill-tokens-per-s", "0",
+                                 "--decode-tokens-per-s", "0"], stdout=subprocess.DEVNULL) for port in ENGINE_PORTS]
     try:
-        wait_for(PORTS["engine"])
+        for port in ENGINE_PORTS:
+            wait_for(port)
         print(f"{'policy':20} {'workers':>8} {'cpu us/request':>15} {'to the first':>13} {'rss MiB':>8} {'ready s':>8}")
         for policy in args.policies:
             figures = {count: [] for count in args.workers}
@@ -142,8 +145,9 @@ def main():
                 rss, ready = about[count]
                 print(f"{policy:20} {count:8} {cost:15.1f} {cost / first:13.2f} {rss:8.0f} {ready:8.1f}", flush=True)
     finally:
-        engine.terminate()
-        engine.wait()
+        for engine in engines:
+            engine.terminate()
+            engine.wait()
 
 
 if __name__ == "__main__":
