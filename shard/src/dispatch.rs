@@ -58,7 +58,7 @@ pub(crate) async fn run(
             shard.stats.retries_total.add(1);
         }
         trace.attempts += 1;
-        trace.routed.get_or_insert_with(|| shard.clock.now());
+        trace.routed.get_or_insert(leg.chosen);
         // The previous attempt's leg ends here, and with it its count in that worker's load.
         let leg = trace.leg.insert(leg);
         let failure =

@@ -56,6 +56,8 @@ pub(crate) struct Leg {
     claim: Claim,
     is_prompt_done: bool,
     is_released: bool,
+    /// When the worker was chosen.
+    pub(crate) chosen: Instant,
     pub(crate) reason: Reason,
     pub(crate) is_stream: bool,
     /// Why this worker, in words, if the client may know and asked.
@@ -122,7 +124,7 @@ pub(crate) fn choose(shard: &Rc<Shard>, input: &Input<'_, '_>) -> Result<Leg, Ap
         if pool.policy.reads_prompt() {
             hash_blocks(spans.parts(input.body), pool.hash_seed(), blocks);
         }
-        let hashed = shard.clock.now();
+        let hashed = if blocks.is_empty() { began } else { shard.clock.now() };
         let request = Request {
             blocks,
             prompt_bytes: spans.bytes(),
@@ -159,6 +161,7 @@ pub(crate) fn choose(shard: &Rc<Shard>, input: &Input<'_, '_>) -> Result<Leg, Ap
             claim,
             is_prompt_done: false,
             is_released: false,
+            chosen,
             reason: choice.reason,
             is_stream: peeked.stream,
             explanation,
@@ -166,12 +169,14 @@ pub(crate) fn choose(shard: &Rc<Shard>, input: &Input<'_, '_>) -> Result<Leg, Ap
     })
 }
 
-/// What the client says about where its request belongs.
+/// What the client says about where its request belongs, as far as the policy asks.
 fn keys<'a>(shard: &'a Shard, policy: &Policy, input: &Input<'a, '_>, spans: &PromptSpans) -> Keys<'a> {
-    let head = input.head;
+    if !policy.reads_keys() {
+        return Keys::default();
+    }
+    let (head, config) = (input.head, &shard.config);
     let bounded = |value: &&[u8]| value.len() <= limits::ROUTING_KEY_BYTES_MAX;
     let header = |name: &str| head.header(name).filter(bounded);
-    let config = &shard.config;
     // The session policy goes by its own key alone, if it has one.
     let names = match policy {
         Policy::Session if config.has_session_key => &config.session_headers[..1],
@@ -179,13 +184,17 @@ fn keys<'a>(shard: &'a Shard, policy: &Policy, input: &Input<'a, '_>, spans: &Pr
     };
     let session = (names.iter().enumerate())
         .find_map(|(at, name)| header(name).or_else(|| spans.field(at + 1, input.body)));
-    Keys {
-        target: header("x-smg-target-worker"),
+    let keys = Keys {
         routing: header("x-smg-routing-key"),
         session,
         previous_answer: spans.field(0, input.body),
-        identity: ["authorization", "x-forwarded-for", "cookie"].iter().find_map(|name| header(name)),
+        ..Keys::default()
+    };
+    if *policy != Policy::ConsistentHashing {
+        return keys;
     }
+    let identity = ["authorization", "x-forwarded-for", "cookie"].iter().find_map(|name| header(name));
+    Keys { target: header("x-smg-target-worker"), identity, ..keys }
 }
 
 /// What the request puts on its worker.

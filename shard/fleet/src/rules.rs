@@ -198,6 +198,11 @@ impl Policy {
         matches!(self, Self::CacheAware(_) | Self::LeastLoad | Self::PrefixHash(_) | Self::PrefixAware(_))
     }
 
+    /// Whether the decision looks at what the client says about where its request belongs.
+    pub fn reads_keys(&self) -> bool {
+        matches!(self, Self::CacheAware(_) | Self::ConsistentHashing | Self::Manual(_) | Self::Session)
+    }
+
     /// Whether the decision looks up what workers hold, so that placements must be remembered.
     pub fn reads_tree(&self) -> bool {
         matches!(self, Self::CacheAware(_) | Self::LeastLoad | Self::PrefixAware(_))
