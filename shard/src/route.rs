@@ -116,7 +116,7 @@ pub(crate) fn choose(shard: &Rc<Shard>, input: &Input<'_, '_>) -> Result<Leg, Ap
     } else {
         peek::peek_opaque(input.body, spans)
     };
-    shard.with_snapshot(|snapshot, _| {
+    shard.with_snapshot(|snapshot| {
         let pool_index = pool_index(&snapshot.fleet, peeked.model.as_deref())?;
         let pool = &snapshot.fleet.pools[pool_index];
         let began = shard.clock.now();

@@ -34,9 +34,6 @@ const ID_CHARACTERS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghi
 /// Random characters of a made-up request id, as SGLang's gateway makes them.
 const ID_RANDOM_LEN: usize = 24;
 
-/// A fleet as a request holds it: counted on this shard alone, so holding one touches no shared memory.
-pub(crate) type FleetRef = Rc<Arc<Fleet>>;
-
 /// Working memory that no request keeps over an await.
 pub(crate) struct Scratch {
     /// Bytes just read from a worker.
@@ -59,7 +56,6 @@ pub(crate) struct Shard {
     pub(crate) decisions: Arc<DecisionRing>,
     pub(crate) lifecycle: Arc<Lifecycle>,
     snapshot: RefCell<Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
-    fleet: RefCell<FleetRef>,
     buffers: RefCell<Vec<Vec<u8>>>,
     /// Capacity of all of them.
     buffer_bytes: Cell<usize>,
@@ -83,8 +79,7 @@ impl Shard {
         decisions: Arc<DecisionRing>,
         start: Instant,
     ) -> Self {
-        let mut snapshot = Cache::new(shared.snapshot);
-        let fleet = Rc::new(Arc::clone(&snapshot.load().fleet));
+        let snapshot = Cache::new(shared.snapshot);
         let shard_seed = config.seed.wrapping_add(index as u64);
         Self {
             index,
@@ -101,7 +96,6 @@ impl Shard {
             decisions,
             lifecycle: shared.lifecycle,
             snapshot: RefCell::new(snapshot),
-            fleet: RefCell::new(fleet),
             buffers: RefCell::new(Vec::new()),
             buffer_bytes: Cell::new(0),
             ids: RefCell::new(SmallRng::seed_from_u64(shard_seed ^ SALT_IDS)),
@@ -111,22 +105,16 @@ impl Shard {
         }
     }
 
-    /// Calls `f` with the latest snapshot, and with its fleet in a form that may be kept.
+    /// Calls `f` with the latest snapshot.
     ///
-    /// A snapshot itself is never kept: it would keep an old prefix tree alive for the length of a stream.
-    pub(crate) fn with_snapshot<T>(&self, f: impl FnOnce(&Snapshot, FleetRef) -> T) -> T {
-        let mut cache = self.snapshot.borrow_mut();
-        let snapshot = cache.load();
-        let mut fleet = self.fleet.borrow_mut();
-        if !Arc::ptr_eq(&fleet, &snapshot.fleet) {
-            *fleet = Rc::new(Arc::clone(&snapshot.fleet));
-        }
-        f(snapshot, Rc::clone(&fleet))
+    /// A snapshot is never kept: it would keep an old prefix tree alive for the length of a stream.
+    pub(crate) fn with_snapshot<T>(&self, f: impl FnOnce(&Snapshot) -> T) -> T {
+        f(self.snapshot.borrow_mut().load())
     }
 
-    /// The latest fleet.
-    pub(crate) fn fleet(&self) -> FleetRef {
-        self.with_snapshot(|_, fleet| fleet)
+    /// The latest fleet, for a moment: no stream keeps one either.
+    pub(crate) fn fleet(&self) -> Arc<Fleet> {
+        self.with_snapshot(|snapshot| Arc::clone(&snapshot.fleet))
     }
 
     /// An empty read buffer.

@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use fleet::rules::Policy;
 use testkit::worker::Worker;
 
 use crate::setup::binary;
@@ -26,21 +27,8 @@ fn replayed(policy: &str, lines: &str) -> String {
 
 #[test]
 fn a_capture_replayed_makes_every_choice_again() {
-    let policies = [
-        "cache_aware",
-        "round_robin",
-        "random",
-        "power_of_two",
-        "least_load",
-        "prefix_hash",
-        "consistent_hashing",
-        "manual",
-        "bucket",
-        "session",
-        "prefixaware",
-    ];
     let workers: Vec<Worker> = (0..3).map(|_| Worker::answering()).collect();
-    for policy in policies {
+    for policy in Policy::NAMES {
         let launch = binary().flag("--policy", policy).flag("--session-key", "x-session-id");
         let launch = workers.iter().fold(launch, |launch, worker| launch.worker(worker.url()));
         let gateway = launch.start();

@@ -15,11 +15,6 @@ use std::sync::atomic::Ordering;
 pub use self::engine_load::EngineLoad;
 use self::engine_load::EngineLoadCell;
 
-/// Keeps a cell on cache lines of its own (two, since CPUs prefetch lines in pairs).
-#[derive(Debug, Default)]
-#[repr(align(128))]
-pub struct Padded<T>(pub T);
-
 /// A number with one writing thread and any number of readers.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);

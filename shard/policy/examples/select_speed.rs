@@ -10,13 +10,11 @@ use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
 use fleet::board::Board;
-use fleet::board::Unit;
 use fleet::cell::WorkerCells;
 use fleet::decision;
 use fleet::decision::Decision;
 use fleet::decision::DecisionRing;
 use fleet::id::WorkerId;
-use fleet::ring::Layout;
 use fleet::ring::Ring;
 use fleet::ring::RingMember;
 use fleet::rules::Policy;
@@ -105,12 +103,7 @@ fn blocks_of(prompt: u64) -> [u64; BLOCKS] {
 }
 
 fn world(policy: Policy, count: u32) -> (Snapshot, Arc<Pool>) {
-    let unit = match policy {
-        Policy::LeastLoad => Unit::Work,
-        Policy::Bucket(_) => Unit::PromptBytes,
-        _ => Unit::Requests,
-    };
-    let board = Arc::new(Board::new(unit));
+    let board = Arc::new(Board::new(policy.unit()));
     let mut workers = WorkerTable::default();
     for index in 0..count {
         let worker = Worker {
@@ -128,7 +121,6 @@ fn world(policy: Policy, count: u32) -> (Snapshot, Arc<Pool>) {
         board.set_present(index, true);
     }
     let members: Arc<[u32]> = (0..count).collect();
-    let layout = if policy == Policy::Session { Layout::Uhashring } else { Layout::Sglang };
     let on_ring: Vec<RingMember<'_>> = workers
         .iter()
         .map(|worker| RingMember { index: worker.id.index, url: &worker.url, weight: 1.0 })
@@ -142,7 +134,7 @@ fn world(policy: Policy, count: u32) -> (Snapshot, Arc<Pool>) {
         registered: Arc::clone(&members),
         bounds: (1..count).map(|bound| bound * 100).collect(),
         members,
-        ring: Some(Arc::new(Ring::new(layout).changed(&[], &on_ring))),
+        ring: policy.ring_layout().map(|layout| Arc::new(Ring::new(layout).changed(&[], &on_ring))),
         rotation: Arc::new(AtomicU64::new(0)),
         arrivals: board.arrivals(),
         board,

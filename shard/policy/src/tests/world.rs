@@ -4,10 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use fleet::board::Board;
-use fleet::board::Unit;
 use fleet::cell::WorkerCells;
 use fleet::id::WorkerId;
-use fleet::ring::Layout;
 use fleet::ring::Ring;
 use fleet::ring::RingMember;
 use fleet::snapshot::Claim;
@@ -50,12 +48,7 @@ impl World {
     }
 
     pub(super) fn weighted(ratios: &[f64], policy: Policy) -> Self {
-        let unit = match policy {
-            Policy::LeastLoad => Unit::Work,
-            Policy::Bucket(_) => Unit::PromptBytes,
-            _ => Unit::Requests,
-        };
-        let board = Arc::new(Board::new(unit));
+        let board = Arc::new(Board::new(policy.unit()));
         let mut workers = WorkerTable::default();
         let indexes = 0..ratios.len() as u32;
         for (index, &ratio) in indexes.clone().zip(ratios) {
@@ -75,7 +68,6 @@ impl World {
         }
         let shape =
             StatsShape { endpoints: 1, methods: 1, error_codes: 1, duration_bounds_us: Arc::from([1]) };
-        let layout = if policy == Policy::Session { Layout::Uhashring } else { Layout::Sglang };
         let members: Vec<RingMember<'_>> = workers
             .iter()
             .map(|worker| RingMember { index: worker.id.index, url: &worker.url, weight: 1.0 })
@@ -87,7 +79,7 @@ impl World {
             members: indexes.clone().collect(),
             turns: indexes.clone().flat_map(|index| vec![index; ratios[index as usize] as usize]).collect(),
             registered: indexes.collect(),
-            ring: Some(Arc::new(Ring::new(layout).changed(&[], &members))),
+            ring: policy.ring_layout().map(|layout| Arc::new(Ring::new(layout).changed(&[], &members))),
             bounds: Arc::from([]),
             rotation: Arc::new(AtomicU64::new(0)),
             arrivals: board.arrivals(),
