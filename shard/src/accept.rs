@@ -1,5 +1,6 @@
 //! The accept loop and the shard's tick.
 
+use std::net::IpAddr;
 use std::net::TcpListener as StdListener;
 use std::rc::Rc;
 
@@ -11,6 +12,7 @@ use tracing::warn;
 
 use crate::conn;
 use crate::limits;
+use crate::rt::socket::Socket;
 use crate::rt::wait::Slot;
 use crate::rt::wait::Sweep;
 use crate::rt::wait::complete;
@@ -36,7 +38,7 @@ async fn accept(shard: Rc<Shard>, listener: StdListener, slot: Rc<Slot>) {
     };
     while shard.lifecycle.phase() == Phase::Running {
         match complete(&slot, listener.accept()).await {
-            Ok(Ok((stream, _))) => welcome(&shard, stream),
+            Ok(Ok((stream, address))) => welcome(&shard, stream, address.ip().to_canonical()),
             Ok(Err(error)) => {
                 // Out of descriptors, most likely: wait a tick, so that connections may end.
                 warn!(shard = shard.index, %error, "cannot accept");
@@ -47,13 +49,13 @@ async fn accept(shard: Rc<Shard>, listener: StdListener, slot: Rc<Slot>) {
     }
 }
 
-fn welcome(shard: &Rc<Shard>, stream: TcpStream) {
+fn welcome(shard: &Rc<Shard>, stream: TcpStream, peer: IpAddr) {
     let Some(permit) = shard.admit_connection() else { return };
     // Without it, Nagle's algorithm holds back the small writes of a token stream.
     if let Err(error) = stream.set_nodelay(true) {
         warn!(shard = shard.index, %error, "cannot set TCP_NODELAY");
     }
-    monoio::spawn(conn::serve(Rc::clone(shard), stream, permit));
+    monoio::spawn(conn::serve(Rc::clone(shard), Socket::Tcp(stream), peer, permit));
 }
 
 /// Housekeeping: time, deadlines, reports, idle worker connections, the lifecycle.

@@ -1,15 +1,15 @@
 //! The client's side of an exchange: what it sends early, whether it is still there, and what it is sent.
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::pin::pin;
 
 use api::error::ErrorCode;
-use monoio::net::TcpStream;
 
 use crate::limits;
-use crate::rt::socket;
 use crate::rt::socket::Received;
+use crate::rt::socket::Socket;
 use crate::rt::wait;
 use crate::rt::wait::Either;
 use crate::rt::wait::Interrupt;
@@ -22,7 +22,9 @@ use crate::stop::Stop;
 
 /// The client's side of a connection, as an exchange sees it.
 pub(crate) struct Client<'a> {
-    pub(crate) stream: &'a TcpStream,
+    pub(crate) stream: &'a Socket,
+    /// Its address; IPv4 as such on a listener for both.
+    pub(crate) peer: IpAddr,
     pub(crate) slot: &'a Slot,
     /// Bytes read behind the last request: the start of a pipelined one.
     pub(crate) early: Vec<u8>,
@@ -48,8 +50,16 @@ pub(crate) enum Next {
 
 impl<'a> Client<'a> {
     /// A client about whom nothing is known yet.
-    pub(crate) fn new(stream: &'a TcpStream, slot: &'a Slot) -> Self {
-        Self { stream, slot, early: Vec::new(), early_bytes: 0, deadline_ms: 0, watching: Watching::Yes }
+    pub(crate) fn new(stream: &'a Socket, peer: IpAddr, slot: &'a Slot) -> Self {
+        Self {
+            stream,
+            peer,
+            slot,
+            early: Vec::new(),
+            early_bytes: 0,
+            deadline_ms: 0,
+            watching: Watching::Yes,
+        }
     }
 
     /// Takes over for one exchange.
@@ -89,7 +99,7 @@ impl<'a> Client<'a> {
             return Ok(());
         }
         self.early.reserve(limits::BUFFER_BYTES);
-        match socket::recv_spare(self.stream, &mut self.early) {
+        match self.stream.recv_spare(&mut self.early) {
             Ok(Received::Bytes(n)) => {
                 self.early_bytes += n as u64;
                 Ok(())
@@ -151,16 +161,13 @@ impl<'a> Client<'a> {
         let mut is_waiting = false;
         shard.stats.sent_bytes_total.add((first.len() + second.len()) as u64);
         while !first.is_empty() || !second.is_empty() {
-            let pushed = if second.is_empty() {
-                socket::send(self.stream, first)
-            } else {
-                socket::send_two(self.stream, first, second)
-            };
+            let pushed =
+                if second.is_empty() { self.stream.send(first) } else { self.stream.send_two(first, second) };
             match pushed.map_err(drop)? {
                 0 => {
                     is_waiting = true;
                     self.shorten_deadline(shard.clock.deadline_ms(shard.config.body_timeout));
-                    complete(self.slot, self.stream.writable(false)).await.map_err(drop)?.map_err(drop)?;
+                    complete(self.slot, self.stream.writable()).await.map_err(drop)?.map_err(drop)?;
                 }
                 n if n < first.len() => first = &first[n..],
                 n => {

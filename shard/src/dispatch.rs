@@ -26,6 +26,7 @@ use crate::limits;
 use crate::port::Ports;
 use crate::route;
 use crate::route::Input;
+use crate::rt::socket::Socket;
 use crate::rt::wait::Readiness;
 use crate::state::Shard;
 use crate::stop::Stop;
@@ -183,7 +184,7 @@ async fn connect(
             Ok(Ok(stream)) => {
                 // Only latency is lost if this fails.
                 let _ = stream.set_nodelay(true);
-                return Ok(Connection { stream, address, is_reused: false });
+                return Ok(Connection { stream: Socket::Tcp(stream), address, is_reused: false });
             }
             Ok(Err(error)) => {
                 debug!(%address, %error, "cannot connect");

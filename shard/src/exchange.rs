@@ -34,7 +34,6 @@ use crate::limits::HEAD_LIMITS;
 use crate::media;
 use crate::relay;
 use crate::respond::Connection;
-use crate::rt::socket;
 use crate::rt::socket::Received;
 use crate::rt::wait::Readiness;
 use crate::rt::wait::readable;
@@ -310,11 +309,11 @@ async fn refuse_unread(
 /// Reads and drops what the client still sends for a moment: closing with unread bytes would reset the connection
 /// and could take the answer with it (RFC 9112 §9.6).
 async fn linger(shard: &Rc<Shard>, client: &mut Client<'_>, mut watch: Pin<&mut dyn Readiness>) {
-    socket::shutdown_write(client.stream);
+    client.stream.shutdown_write();
     client.slot.busy_until(shard.clock.deadline_ms(limits::LINGER_MAX));
     let mut dropped = 0;
     while dropped < limits::LINGER_BYTES_MAX && readable(client.slot, watch.as_mut()).await.is_ok() {
-        let read = socket::recv(client.stream, &mut shard.scratch.borrow_mut().inbound);
+        let read = client.stream.recv(&mut shard.scratch.borrow_mut().inbound);
         match read {
             Ok(Received::Bytes(n)) => dropped += n,
             Ok(Received::WouldBlock) => {}

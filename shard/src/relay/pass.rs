@@ -25,7 +25,6 @@ use crate::relay::leg_worker;
 use crate::relay::stream::BodyDecoder;
 use crate::relay::stream::Flow;
 use crate::relay::stream::Relay;
-use crate::rt::socket;
 use crate::rt::socket::Received;
 use crate::rt::wait::Readiness;
 use crate::rt::wait::Watch;
@@ -63,7 +62,7 @@ impl Passage<'_, '_, '_> {
     /// Reads the body until it is complete or longer than may be held. Nothing goes to the client.
     pub(crate) async fn hold(&mut self, mut decoder: BodyDecoder, early: &[u8]) -> Result<Held, HoldError> {
         let mut body = Vec::new();
-        let mut readable = pin!(Watch::new(|| self.upstream.stream.readable(false)));
+        let mut readable = pin!(Watch::new(|| self.upstream.stream.readable()));
         let mut is_exact = gather(&mut decoder, early, &mut body)?;
         loop {
             if decoder.is_done() {
@@ -79,7 +78,7 @@ impl Passage<'_, '_, '_> {
                 .map_err(HoldError::Stop)?
                 .map_err(|_| HoldError::Broken)?;
             let mut scratch = self.shard.scratch.borrow_mut();
-            match socket::recv(&self.upstream.stream, &mut scratch.inbound) {
+            match self.upstream.stream.recv(&mut scratch.inbound) {
                 Ok(Received::Bytes(n)) => is_exact = gather(&mut decoder, &scratch.inbound[..n], &mut body)?,
                 Ok(Received::WouldBlock) => {}
                 Ok(Received::End) if decoder.may_end() => return Ok(Held::Whole { body, is_exact: false }),
@@ -119,7 +118,7 @@ impl Passage<'_, '_, '_> {
         sent?;
         let mut pace = Pace::default();
         self.note_progress(&relay, &mut pace);
-        let mut readable = pin!(Watch::new(|| self.upstream.stream.readable(false)));
+        let mut readable = pin!(Watch::new(|| self.upstream.stream.readable()));
         loop {
             match flow {
                 Flow::More => {}
@@ -150,7 +149,7 @@ impl Passage<'_, '_, '_> {
             let mut scratch = self.shard.scratch.borrow_mut();
             let Scratch { inbound, outbound } = &mut *scratch;
             outbound.clear();
-            let flow = match socket::recv(&self.upstream.stream, inbound) {
+            let flow = match self.upstream.stream.recv(inbound) {
                 Ok(Received::Bytes(n)) => {
                     if relay.bytes() == 0 {
                         learn_answer(self.shard, self.trace, self.trace.status, &inbound[..n]);
@@ -163,11 +162,8 @@ impl Passage<'_, '_, '_> {
             if let (Flow::End { .. }, Some(leg)) = (&flow, &mut self.trace.leg) {
                 leg.release();
             }
-            let sent = if outbound.is_empty() {
-                0
-            } else {
-                socket::send(self.client.stream, outbound).map_err(drop)?
-            };
+            let sent =
+                if outbound.is_empty() { 0 } else { self.client.stream.send(outbound).map_err(drop)? };
             self.shard.stats.sent_bytes_total.add(sent as u64);
             (flow, outbound[sent..].to_vec())
         };
