@@ -28,6 +28,8 @@ pub(crate) const RESPONSE_HELD_BYTES_MAX: usize = 1024 * 1024;
 pub(crate) const EVENT_HELD_BYTES_MAX: usize = 256 * 1024;
 /// Bodies up to this size are copied behind the head and leave in one piece.
 pub(crate) const BODY_COPIED_BYTES_MAX: usize = 8 * 1024;
+/// Workers whose circuit breaker may turn one request away before it is answered 503.
+pub(crate) const BREAKERS_ASKED_MAX: usize = 16;
 /// Idle connections kept to one worker by one shard, as the SGLang router's client keeps.
 pub(crate) const UPSTREAM_IDLE_PER_WORKER_MAX: usize = 500;
 /// Longest idle time of a kept worker connection; engines commonly close after 5 s, which the sweep notices.

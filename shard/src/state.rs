@@ -9,6 +9,7 @@ use std::time::Instant;
 use api::peek::PromptSpans;
 use arc_swap::ArcSwap;
 use arc_swap::Cache;
+use fleet::budget::RetryBudget;
 use fleet::cell::Lifecycle;
 use fleet::decision::DecisionRing;
 use fleet::snapshot::Fleet;
@@ -55,6 +56,7 @@ pub(crate) struct Shard {
     pub(crate) replica: RefCell<Replica>,
     pub(crate) decisions: Arc<DecisionRing>,
     pub(crate) lifecycle: Arc<Lifecycle>,
+    pub(crate) retry_budget: Arc<RetryBudget>,
     snapshot: RefCell<Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
     buffers: RefCell<Vec<Vec<u8>>>,
     /// Capacity of all of them.
@@ -95,6 +97,7 @@ impl Shard {
             replica: RefCell::new(Replica::new(shard_seed ^ SALT_REPLICA)),
             decisions,
             lifecycle: shared.lifecycle,
+            retry_budget: shared.retry_budget,
             snapshot: RefCell::new(snapshot),
             buffers: RefCell::new(Vec::new()),
             buffer_bytes: Cell::new(0),
@@ -142,6 +145,11 @@ impl Shard {
             buffer.clear();
             buffers.push(buffer);
         }
+    }
+
+    /// A draw between 0 and 1.
+    pub(crate) fn chance(&self) -> f64 {
+        self.ids.borrow_mut().random()
     }
 
     /// Makes up a request id.

@@ -1,10 +1,15 @@
 //! Every flag that works, in groups, each with its default.
 
+mod reliability;
+
 use std::path::PathBuf;
 
 use clap::Args;
 use fleet::rules::CacheAware;
 use policy::Policy;
+
+pub(crate) use self::reliability::BreakerFlags;
+pub(crate) use self::reliability::RetryFlags;
 
 fn policy_help() -> String {
     format!("Policy of models whose workers name none: {}", Policy::NAMES.join(", "))
@@ -23,6 +28,10 @@ pub(crate) struct LaunchFlags {
     pub(crate) keys: KeyFlags,
     #[command(flatten)]
     pub(crate) health: HealthFlags,
+    #[command(flatten)]
+    pub(crate) retries: RetryFlags,
+    #[command(flatten)]
+    pub(crate) breakers: BreakerFlags,
     #[command(flatten)]
     pub(crate) limits: LimitFlags,
     #[command(flatten)]
@@ -71,12 +80,9 @@ pub(crate) struct WorkerFlags {
     /// Pause between two polls of what an engine is busy with, in seconds; 0 for none
     #[arg(long, default_value_t = 10, value_name = "SECONDS")]
     pub(crate) load_monitor_interval: u64,
-    /// Failed connects in a row after which a worker is removed
+    /// Failed connects in a row after which a worker is removed; it joins again when it is healthy
     #[arg(long, default_value_t = 3, value_name = "N")]
     pub(crate) max_worker_retries: u32,
-    /// Attempts, over all workers, after which a request is answered with an error
-    #[arg(long, default_value_t = 6, value_name = "N")]
-    pub(crate) max_total_retries: u32,
 }
 
 /// How a worker is chosen.

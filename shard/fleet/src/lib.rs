@@ -5,6 +5,8 @@
 pub mod admin;
 pub mod blocks;
 pub mod board;
+pub mod breaker;
+pub mod budget;
 pub mod cell;
 pub mod decision;
 pub mod id;

@@ -60,6 +60,7 @@ impl World {
                 addresses: Box::new([]),
                 authorization: None,
                 weight: Weight::of(50, 1.0 / ratio),
+                ring_weight: Weight::default(),
                 cells: Arc::new(WorkerCells::default()),
                 boards: [Arc::clone(&board)].into_iter().collect(),
             };
@@ -135,6 +136,7 @@ impl World {
             addresses: Box::new([]),
             authorization: None,
             weight: old.weight,
+            ring_weight: Weight::default(),
             cells: Arc::default(),
             boards: old.boards.clone(),
         };
