@@ -268,6 +268,7 @@ fn shard_config(flags: &LaunchFlags) -> Result<ShardConfig, Failure> {
         keep_alive_timeout: seconds("--keep-alive-timeout-secs", limits.keep_alive_timeout_secs)?,
         request_id_headers: limits.request_id_headers.iter().map(|name| name.to_ascii_lowercase()).collect(),
         retry: reliability::retry(&flags.retries)?,
+        stream_resume: flags.retries.stream_resume,
         breaker: reliability::breaker(&flags.breakers)?,
         first_token_timeout: reliability::optional(
             "--first-token-timeout-secs",

@@ -36,6 +36,9 @@ use crate::relay;
 use crate::relay::Downstream;
 use crate::relay::Relayed;
 use crate::respond::Connection;
+use crate::resume;
+use crate::resume::Sequel;
+use crate::resume::Story;
 use crate::rt::socket::Received;
 use crate::rt::wait::Readiness;
 use crate::rt::wait::readable;
@@ -185,6 +188,7 @@ async fn handle(
                 head: incoming.head,
                 body: incoming.body,
                 shape,
+                is_continuation: false,
                 is_json: shape != PromptShape::Opaque || media::is_json(incoming.head.header("content-type")),
             };
             forward(shard, client, watch, &outgoing, connection, trace).await
@@ -201,10 +205,15 @@ async fn forward(
     connection: Connection,
     trace: &mut Trace<'_>,
 ) -> Next {
-    let mut down = Downstream { request: outgoing.head, connection, begun: None };
+    let story = story(shard, outgoing, trace.endpoint);
+    let mut down = Downstream { request: outgoing.head, connection, begun: None, story };
     let mut setback = None;
+    // The request for the rest of an answer.
+    let mut rest: Option<Vec<u8>> = None;
     loop {
-        match dispatch::run(shard, client, watch.as_mut(), outgoing, setback, trace).await {
+        let body = rest.as_deref().unwrap_or(outgoing.body);
+        let asked = Outgoing { body, is_continuation: rest.is_some(), ..*outgoing };
+        match dispatch::run(shard, client, watch.as_mut(), &asked, setback, trace).await {
             Ok(answered) => {
                 match relay::run(shard, client, watch.as_mut(), answered, &mut down, trace).await {
                     Relayed::Over(next) => return next,
@@ -219,7 +228,41 @@ async fn forward(
                 };
             }
         }
+        let told = down.begun.as_mut().filter(|relay| relay.events() > 0);
+        match told.map_or(Sequel::Repeat, |relay| relay.sequel(outgoing.body)) {
+            Sequel::Repeat => {
+                shard.stats.streams_moved_total.add(1);
+                rest = None;
+            }
+            Sequel::None => match down.begun.take_if(|relay| relay.events() > 0) {
+                // It was thought that it could go on.
+                Some(relay) => {
+                    let error = ApiError::new(
+                        ErrorCode::UpstreamBody,
+                        "the worker failed and the stream cannot go on",
+                    );
+                    return relay::fail(shard, client, relay, &error, trace).await;
+                }
+                None => return Next::Close,
+            },
+            Sequel::Ask(body) => {
+                shard.stats.streams_resumed_total.add(1);
+                rest = Some(body);
+            }
+            Sequel::End(events) => return relay::end(shard, client, &mut down, &events, trace).await,
+        }
     }
+}
+
+/// The story of a stream that may have to go on with another worker.
+fn story(shard: &Shard, outgoing: &Outgoing<'_, '_>, endpoint: Endpoint) -> Option<Story> {
+    let kind = match endpoint {
+        Endpoint::ChatCompletions => resume::Kind::Chat,
+        Endpoint::Completions => resume::Kind::Completion,
+        _ => return None,
+    };
+    let whole = if shard.config.stream_resume { Story::new(kind, outgoing.body) } else { None };
+    Some(whole.unwrap_or_else(|| Story::preface(kind)))
 }
 
 /// What happens to the connection when the request succeeds.

@@ -28,6 +28,7 @@ mod media;
 mod port;
 mod relay;
 mod respond;
+mod resume;
 pub mod retry;
 mod route;
 pub mod rt;
@@ -94,6 +95,8 @@ pub struct ShardConfig {
     pub breaker: Option<BreakerRules>,
     /// Longest time for the first token of a stream; a worker that takes longer is replaced.
     pub first_token_timeout: Option<Duration>,
+    /// Whether a stream whose worker fails after its first token goes on with another, where that is safe.
+    pub stream_resume: bool,
     /// Longest time between two tokens of a stream; a worker that takes longer has failed.
     pub inter_token_timeout: Option<Duration>,
     /// Seed of this process's generators.

@@ -26,6 +26,8 @@ pub(crate) const STREAM_READ_BYTES: usize = 64 * 1024;
 pub(crate) const RESPONSE_HELD_BYTES_MAX: usize = 1024 * 1024;
 /// Bytes of one unfinished server-sent event held back; a longer event is passed on as it comes.
 pub(crate) const EVENT_HELD_BYTES_MAX: usize = 256 * 1024;
+/// Text of one answer that is remembered so that another worker can go on with it; a longer one cannot be resumed.
+pub(crate) const RESUMED_TEXT_BYTES_MAX: usize = 1024 * 1024;
 /// Bodies up to this size are copied behind the head and leave in one piece.
 pub(crate) const BODY_COPIED_BYTES_MAX: usize = 8 * 1024;
 /// Workers whose circuit breaker may turn one request away before it is answered 503.

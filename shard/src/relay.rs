@@ -40,6 +40,7 @@ use crate::relay::stream::BodyDecoder;
 use crate::relay::stream::Kind;
 use crate::relay::stream::Relay;
 use crate::respond::Connection;
+use crate::resume::Story;
 use crate::route::Leg;
 use crate::rt::wait::Readiness;
 use crate::state::Shard;
@@ -60,6 +61,8 @@ pub(crate) struct Downstream<'a, 'h> {
     pub(crate) connection: Connection,
     /// The stream that another worker began.
     pub(crate) begun: Option<Relay>,
+    /// The request's story, until the stream begins that it is about.
+    pub(crate) story: Option<Story>,
 }
 
 /// Relays a worker's answer, whose head has arrived.
@@ -124,7 +127,12 @@ pub(crate) async fn run(
                     relay.go_on(decoder);
                     relay
                 }
-                None => Relay::new(decoder, plan.kind, plan.delimiter),
+                None => {
+                    let mut relay = Relay::new(decoder, plan.kind, plan.delimiter);
+                    let is_told = plan.kind == Kind::Events && head.status == 200;
+                    relay.follow(down.story.take_if(|_| is_told));
+                    relay
+                }
             };
             learn_answer(shard, trace, head.status, early);
             let mut passage = Passage { shard, client, watch, upstream: &upstream, trace };
@@ -183,8 +191,13 @@ async fn broken(
         }
         Broke::Worker(failure) => {
             let setback = Setback::of_failure(shard, leg(trace), failure);
-            if relay.kind() == Kind::Events && relay.events() == 0 {
-                down.begun = Some(relay).filter(Relay::is_begun);
+            if relay.kind() == Kind::Events && (relay.events() == 0 || relay.has_sequel()) {
+                // Whoever takes over before anything was sent tells the story from the beginning.
+                if relay.is_begun() {
+                    down.begun = Some(relay);
+                } else {
+                    down.story = relay.unfollow();
+                }
                 return Relayed::Again(setback);
             }
             failure_error(failure, leg(trace).worker())
@@ -195,6 +208,26 @@ async fn broken(
     } else {
         answer_error(shard, client, down.connection, &error, trace).await
     })
+}
+
+/// Ends a stream whose worker failed when everything had been said.
+pub(crate) async fn end(
+    shard: &Rc<Shard>,
+    client: &mut Client<'_>,
+    down: &mut Downstream<'_, '_>,
+    events: &[u8],
+    trace: &mut Trace<'_>,
+) -> Next {
+    let Some(mut relay) = down.begun.take() else { return Next::Close };
+    let mut out = Vec::new();
+    relay.end(events, &mut out);
+    if client.send(shard, &out, b"").await.is_err() {
+        return Next::Close;
+    }
+    trace.end = End::Complete;
+    // A body that ends with the connection has no other end.
+    let is_over = down.connection == Connection::Close || down.request.version == Version::Http10;
+    if is_over { Next::Close } else { Next::KeepAlive }
 }
 
 /// Ends a stream that has begun with an error, if its kind has words for it, and with the connection.

@@ -228,7 +228,14 @@ impl Entry {
             emptied_version: 0,
             engine_costs: Vec::new(),
             target: target(&spec),
-            published: Arc::new(published(id, &spec, addresses, &cells, SmallVec::new(), FULL_SHARE)),
+            published: Arc::new(published(
+                id,
+                &spec,
+                addresses,
+                &cells,
+                SmallVec::new(),
+                (FULL_SHARE, false),
+            )),
             share_eighths: FULL_SHARE,
             cells,
             spec,
@@ -293,7 +300,7 @@ impl Entry {
     }
 
     fn publish(&mut self, addresses: Box<[SocketAddr]>, boards: SmallVec<[Arc<Board>; 1]>) {
-        let share = self.share_eighths;
+        let share = (self.share_eighths, self.metadata.dialect.can_continue());
         self.published = Arc::new(published(self.id, &self.spec, addresses, &self.cells, boards, share));
     }
 
@@ -335,7 +342,7 @@ fn published(
     addresses: Box<[SocketAddr]>,
     cells: &Arc<WorkerCells>,
     boards: SmallVec<[Arc<Board>; 1]>,
-    share_eighths: u16,
+    (share_eighths, can_continue): (u16, bool),
 ) -> Worker {
     let weight = Weight::of(spec.priority, spec.cost);
     Worker {
@@ -347,6 +354,7 @@ fn published(
         authorization: authorization(spec),
         weight: weight.eighths(share_eighths),
         ring_weight: weight,
+        can_continue,
         cells: Arc::clone(cells),
         boards,
     }

@@ -18,6 +18,7 @@ mod policies;
 mod relay;
 mod removal;
 mod replay;
+mod resume;
 mod retries;
 mod routing;
 mod slow;

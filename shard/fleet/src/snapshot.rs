@@ -43,6 +43,8 @@ pub struct Worker {
     pub addresses: Box<[SocketAddr]>,
     /// `Authorization` value that replaces the client's, if the worker has a key.
     pub authorization: Option<Box<str>>,
+    /// Whether its engine goes on with an answer that is begun in the request (`continue_final_message`).
+    pub can_continue: bool,
     /// How much of the requests it should get now, beside others: less than its own while it recovers.
     pub weight: Weight,
     /// How much of a ring it takes; a recovery moves no keys.

@@ -55,8 +55,10 @@ pub struct ShardStats {
     pub retries_denied_total: Counter,
     /// Pauses before second, third, ... attempts: how many, and how long together in microseconds.
     pub backoffs: [Backoffs; BACKOFFS_TOLD_APART],
-    /// Streams that went on with another worker after their own had failed.
+    /// Streams that another worker took over before their first token.
     pub streams_moved_total: Counter,
+    /// Streams that another worker took over after it.
+    pub streams_resumed_total: Counter,
     /// Clients that left before their answer was complete.
     pub client_aborts_total: Counter,
     /// Responses that a worker broke off after their first byte.
@@ -113,6 +115,7 @@ impl ShardStats {
             retries_denied_total: Counter::default(),
             backoffs: Default::default(),
             streams_moved_total: Counter::default(),
+            streams_resumed_total: Counter::default(),
             client_aborts_total: Counter::default(),
             broken_responses_total: Counter::default(),
             upstream_connects_total: Counter::default(),
