@@ -13,12 +13,14 @@ use crate::token;
 /// Answer tokens when a request does not say.
 pub(crate) const ANSWER_TOKENS_DEFAULT: usize = 16;
 
+/// An answer that is begun in the prompt: the digest of what comes before it, and how many words there are.
+pub(crate) type Begun = (u64, usize);
+
 /// What a request wants generated.
 #[derive(Clone, Debug)]
 pub(crate) struct Wish {
     pub(crate) prompt: Vec<u32>,
-    /// The answer is begun in the prompt: the digest of what comes before it, and how many words there are.
-    pub(crate) begun: Option<(u64, usize)>,
+    pub(crate) begun: Option<Begun>,
     /// Most tokens to answer with; none leaves it to the engine.
     pub(crate) tokens_max: Option<usize>,
     /// Multiplier of all durations.

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::exchange::{Exchange, Failure};
-use crate::generation::{Generation, Wish};
+use crate::generation::{Begun, Generation, Wish};
 use crate::token::TOKEN_BYTES;
 use crate::token::begun_answer;
 use crate::token::digest;
@@ -28,20 +28,20 @@ pub(crate) fn begin_from(
     exchange: &Exchange<'_>,
     body: &Value,
     prompt: Vec<u32>,
-    begun: Option<(u64, usize)>,
+    begun: Option<Begun>,
 ) -> Result<Generation, Failure> {
     let wish = Wish { prompt, begun, tokens_max: tokens_max(body), slow_factor: exchange.fault.slow_factor };
     Ok(Generation::begin(&exchange.engine, wish)?)
 }
 
 /// How the answer begins in a text that another engine may have written the end of.
-pub(crate) fn begun_in_text(text: &str) -> Option<(u64, usize)> {
+pub(crate) fn begun_in_text(text: &str) -> Option<Begun> {
     let (begin, words) = begun_answer(text);
     (words > 0).then(|| (digest(&text_tokens(&text[..begin])), words))
 }
 
 /// A conversation whose last message is the beginning of the answer: its tokens, and how the answer begins.
-pub(crate) fn continued_chat(body: &Value) -> Result<(Vec<u32>, Option<(u64, usize)>), Failure> {
+pub(crate) fn continued_chat(body: &Value) -> Result<(Vec<u32>, Option<Begun>), Failure> {
     let messages = body["messages"].as_array().map_or(&[][..], Vec::as_slice);
     let Some((Value::Object(last), earlier)) = messages.split_last() else {
         return Err(Failure::bad_request("there is no message to continue"));
