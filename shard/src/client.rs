@@ -7,6 +7,7 @@ use std::pin::pin;
 use api::error::ErrorCode;
 use monoio::net::TcpStream;
 
+use crate::guard::Door;
 use crate::limits;
 use crate::rt::socket;
 use crate::rt::socket::Received;
@@ -24,6 +25,8 @@ use crate::stop::Stop;
 pub(crate) struct Client<'a> {
     pub(crate) stream: &'a TcpStream,
     pub(crate) slot: &'a Slot,
+    /// Through which listener it came.
+    pub(crate) door: Door,
     /// Bytes read behind the last request: the start of a pipelined one.
     pub(crate) early: Vec<u8>,
     /// How many of them came while an answer was being made.
@@ -49,7 +52,15 @@ pub(crate) enum Next {
 impl<'a> Client<'a> {
     /// A client about whom nothing is known yet.
     pub(crate) fn new(stream: &'a TcpStream, slot: &'a Slot) -> Self {
-        Self { stream, slot, early: Vec::new(), early_bytes: 0, deadline_ms: 0, watching: Watching::Yes }
+        Self {
+            stream,
+            slot,
+            door: Door::Main,
+            early: Vec::new(),
+            early_bytes: 0,
+            deadline_ms: 0,
+            watching: Watching::Yes,
+        }
     }
 
     /// Takes over for one exchange.

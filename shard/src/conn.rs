@@ -19,11 +19,12 @@ use crate::state::Shard;
 ///
 /// While it is idle, this future is all it costs: it holds no buffer, and the much larger future of an exchange is
 /// boxed and gone between requests.
-pub(crate) async fn serve(shard: Rc<Shard>, stream: TcpStream, _permit: ConnectionPermit) {
+pub(crate) async fn serve(shard: Rc<Shard>, stream: TcpStream, permit: ConnectionPermit) {
     let slot = shard.slots.register();
     // Epoll must check readiness anew (`relaxed` is false), since reads happen behind the driver's back.
     let mut watch = pin!(Watch::new(|| stream.readable(false)));
     let mut client = Client::new(&stream, &slot);
+    client.door = permit.door;
     loop {
         if client.early.is_empty() {
             slot.idle_until(shard.clock.deadline_ms(shard.config.keep_alive_timeout));

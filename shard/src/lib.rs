@@ -21,6 +21,7 @@ mod encode;
 mod exchange;
 mod explain;
 mod finish;
+pub mod guard;
 mod intake;
 mod limits;
 pub mod listen;
@@ -44,6 +45,7 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use crossbeam_channel::Sender;
+use fleet::access::TokenRoad;
 use fleet::admin::AdminCall;
 use fleet::cell::Lifecycle;
 use fleet::decision::DecisionRing;
@@ -51,6 +53,7 @@ use fleet::report::Report;
 use fleet::snapshot::Snapshot;
 use fleet::stats::ShardStats;
 
+use crate::guard::Guard;
 use crate::rt::driver::IoDriver;
 use crate::state::Shard;
 
@@ -86,6 +89,8 @@ pub struct ShardConfig {
     pub request_id_headers: Vec<String>,
     /// Failed attempts after which a request is given up (`--max-total-retries`).
     pub total_retries_max: u32,
+    /// Who may ask for what.
+    pub guard: Arc<Guard>,
     /// Seed of this process's generators.
     pub seed: u64,
 }
@@ -101,6 +106,8 @@ pub struct Shared {
     pub reports: Sender<Vec<Report>>,
     /// To control: what only it can answer.
     pub admin: Sender<AdminCall>,
+    /// To whoever verifies signed tokens, if they are accepted.
+    pub tokens: Option<TokenRoad>,
 }
 
 /// One shard's own part.
@@ -112,6 +119,8 @@ pub struct ShardPlace {
     pub cpu: Option<usize>,
     /// Its listening socket.
     pub listener: TcpListener,
+    /// The control plane's own listening socket, if it has one: the first shard serves it.
+    pub admin_listener: Option<TcpListener>,
     /// Its counters.
     pub stats: Arc<ShardStats>,
     /// Where its decisions are remembered.
@@ -135,9 +144,9 @@ pub fn spawn(
             rt::cpu::pin(cpu)?;
         }
         rt::driver::block_on(place.driver, || async move {
-            let ShardPlace { index, listener, stats, decisions, .. } = place;
+            let ShardPlace { index, listener, admin_listener, stats, decisions, .. } = place;
             let shard = Rc::new(Shard::new(index, config, shared, stats, decisions, start));
-            accept::run(shard, listener).await;
+            accept::run(shard, listener, admin_listener).await;
         })
     })
 }

@@ -22,6 +22,7 @@ use rand::rngs::SmallRng;
 use crate::ShardConfig;
 use crate::Shared;
 use crate::clock::Clock;
+use crate::guard::Door;
 use crate::limits;
 use crate::port::Ports;
 use crate::rt::wait::Slots;
@@ -85,7 +86,7 @@ impl Shard {
             index,
             clock: Clock::new(start),
             slots: Slots::default(),
-            ports: Ports::new(shared.reports, shared.admin),
+            ports: Ports::new(shared.reports, shared.admin, shared.tokens),
             upstreams: RefCell::new(Upstreams::default()),
             scratch: RefCell::new(Scratch {
                 inbound: vec![0; limits::STREAM_READ_BYTES].into_boxed_slice(),
@@ -158,7 +159,7 @@ impl Shard {
     }
 
     /// Counts a client connection, unless the shard has its fill.
-    pub(crate) fn admit_connection(self: &Rc<Self>) -> Option<ConnectionPermit> {
+    pub(crate) fn admit_connection(self: &Rc<Self>, door: Door) -> Option<ConnectionPermit> {
         if self.connections.get() >= self.config.connections_max {
             self.stats.connections_refused_total.add(1);
             return None;
@@ -166,7 +167,7 @@ impl Shard {
         self.connections.set(self.connections.get() + 1);
         self.stats.connections_active.add(1);
         self.stats.connections_total.add(1);
-        Some(ConnectionPermit { shard: Rc::clone(self) })
+        Some(ConnectionPermit { shard: Rc::clone(self), door })
     }
 
     /// Client connections open now.
@@ -178,6 +179,8 @@ impl Shard {
 /// One counted client connection; dropping it counts it out.
 pub(crate) struct ConnectionPermit {
     shard: Rc<Shard>,
+    /// Through which listener it came.
+    pub(crate) door: Door,
 }
 
 impl Drop for ConnectionPermit {

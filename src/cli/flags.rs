@@ -1,10 +1,14 @@
 //! Every flag that works, in groups, each with its default.
 
+pub(crate) mod security;
+
 use std::path::PathBuf;
 
 use clap::Args;
 use fleet::rules::CacheAware;
 use policy::Policy;
+
+use crate::cli::flags::security::SecurityFlags;
 
 fn policy_help() -> String {
     format!("Policy of models whose workers name none: {}", Policy::NAMES.join(", "))
@@ -25,6 +29,8 @@ pub(crate) struct LaunchFlags {
     pub(crate) health: HealthFlags,
     #[command(flatten)]
     pub(crate) limits: LimitFlags,
+    #[command(flatten)]
+    pub(crate) security: SecurityFlags,
     #[command(flatten)]
     pub(crate) logs: LogFlags,
     #[command(flatten)]

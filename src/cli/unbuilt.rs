@@ -2,7 +2,6 @@
 
 /// Flags of SGLang's router (both front ends) that are known and not built.
 const UNBUILT: &[&str] = &[
-    "--api-key",
     "--ca-cert-paths",
     "--cb-failure-threshold",
     "--cb-success-threshold",
@@ -11,13 +10,9 @@ const UNBUILT: &[&str] = &[
     "--chat-template",
     "--client-cert-path",
     "--client-key-path",
-    "--control-plane-api-keys",
-    "--control-plane-audit-enabled",
-    "--cors-allowed-origins",
     "--decode",
     "--decode-policy",
     "--decode-selector",
-    "--disable-audit-logging",
     "--disable-circuit-breaker",
     "--disable-retries",
     "--dp-aware",
@@ -26,11 +21,6 @@ const UNBUILT: &[&str] = &[
     "--enable-trace",
     "--enable-wasm",
     "--history-backend",
-    "--jwt-audience",
-    "--jwt-issuer",
-    "--jwt-jwks-uri",
-    "--jwt-role-claim",
-    "--jwt-role-mapping",
     "--max-concurrent-requests",
     "--mcp-config-path",
     "--mesh-host",
