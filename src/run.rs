@@ -79,10 +79,12 @@ pub(crate) fn start(mut config: Config) -> Result<Running, Failure> {
     let (state, snapshot) = control::initial(control_config(&config, shape.clone(), &decisions))
         .map_err(|error| Failure::usage(error.to_string()))?;
     let driver = resolve_driver(config.driver)?;
+    // Before anything listens: whoever can connect can be answered.
+    let issuer = config.security.tokens.take().map(find_issuer).transpose()?;
     let listeners = bind(config.listen, config.cpus.len())?;
     let metrics_listener = bind(config.metrics, 1)?.into_iter().next();
-    let mut admin_listeners = config.security.admin.map(|admin| bind(admin, 1)).transpose()?.into_iter().flatten();
-    let issuer = config.security.tokens.take().map(find_issuer).transpose()?;
+    let mut admin_listeners =
+        config.security.admin.map(|admin| bind(admin, 1)).transpose()?.into_iter().flatten();
     let logs = logs::init(&config.logs)?;
     if let (IoDriver::Epoll, Some(refusal)) = &driver {
         warn!(%refusal, "io_uring is refused here: shards run on epoll");
@@ -131,7 +133,9 @@ pub(crate) fn start(mut config: Config) -> Result<Running, Failure> {
         })
     });
     let destinations = destinations(&config);
-    let (handle, _services) = services::spawn(results, destinations, std::iter::once(extra).chain(verify).collect()).map_err(no_thread)?;
+    let (handle, _services) =
+        services::spawn(results, destinations, std::iter::once(extra).chain(verify).collect())
+            .map_err(no_thread)?;
     let doors = control::Doors {
         reports: reports_inbox,
         admin: admin_inbox,

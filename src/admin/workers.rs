@@ -171,7 +171,8 @@ fn parse_name(segment: &str) -> Result<Name, AdminReply> {
         return Ok(Name::Uuid(uuid));
     }
     WorkerUrl::parse(&text).map(Name::Url).map_err(|_| {
-        let message = format!("Invalid worker id {:?}: it must be a UUID or a URL-encoded worker URL", shown(&text));
+        let message =
+            format!("Invalid worker id {:?}: it must be a UUID or a URL-encoded worker URL", shown(&text));
         answer::workers_error(WorkersError::BadRequest, &message, Some("id"))
     })
 }

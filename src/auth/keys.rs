@@ -40,8 +40,8 @@ pub(crate) struct KeySet(Vec<Key>);
 pub(crate) struct Looks {
     /// When they were last fetched.
     pub(crate) fetched: Duration,
-    /// When that was last tried.
-    pub(crate) tried: Duration,
+    /// When that was last tried since the start.
+    pub(crate) tried: Option<Duration>,
 }
 
 // === impl Looks ===
@@ -49,12 +49,13 @@ pub(crate) struct Looks {
 impl Looks {
     /// When the next look is due.
     pub(crate) fn due(&self) -> Duration {
-        (self.fetched + KEYS_LIFETIME).max(self.tried + LOOK_INTERVAL_MIN)
+        let next = self.tried.map_or(Duration::ZERO, |tried| tried + LOOK_INTERVAL_MIN);
+        next.max(self.fetched + KEYS_LIFETIME)
     }
 
     /// Whether an unknown key id is reason enough to look now.
     pub(crate) fn may_look(&self, now: Duration) -> bool {
-        now >= self.tried + LOOK_INTERVAL_MIN
+        self.tried.is_none_or(|tried| now >= tried + LOOK_INTERVAL_MIN)
     }
 }
 
@@ -146,22 +147,28 @@ impl KeySet {
 }
 
 #[cfg(test)]
+pub(crate) mod testkeys;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn keys_are_looked_at_hourly_and_never_all_the_time() {
         let second = Duration::from_secs;
-        let fresh = Looks { fetched: second(100), tried: second(100) };
+        let new = Looks { fetched: second(0), tried: None };
+        assert_eq!(new.due(), second(3600));
+        assert!(new.may_look(second(0)));
+        let fresh = Looks { fetched: second(100), tried: Some(second(100)) };
         assert_eq!(fresh.due(), second(3700));
         assert!(!fresh.may_look(second(129)) && fresh.may_look(second(130)));
-        let failed = Looks { fetched: second(100), tried: second(3700) };
+        let failed = Looks { fetched: second(100), tried: Some(second(3700)) };
         assert_eq!(failed.due(), second(3730));
     }
 
     #[test]
     fn only_keys_that_can_be_used_are_taken() {
-        let long = "q".repeat(342);
+        let long = "q".repeat(344);
         let set = |keys: &str| KeySet::parse(format!("{{\"keys\":[{keys}]}}").as_bytes());
         let rsa = |extra: &str| format!(r#"{{"kty":"RSA","e":"AQAB","n":"{long}"{extra}}}"#);
         let good = rsa(r#","kid":"a","use":"sig","alg":"RS384","x5t":"x""#);
@@ -185,6 +192,8 @@ mod tests {
             assert!(KeySet::parse(bad.as_bytes()).is_err(), "{bad}");
         }
         let any = set(&rsa(r#","kid":"any""#)).expect("usable");
-        assert!(any.find("any").is_some_and(|key| key.allows(Algorithm::RS512) && !key.allows(Algorithm::HS256)));
+        assert!(
+            any.find("any").is_some_and(|key| key.allows(Algorithm::RS512) && !key.allows(Algorithm::HS256))
+        );
     }
 }

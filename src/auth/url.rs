@@ -50,8 +50,7 @@ impl TokenUrl {
             "http" if is_local => {}
             _ => return Err(TokenUrlError::Scheme),
         }
-        let is_refused = !is_local
-            && (address.is_some_and(is_near) || destination::is_metadata_name(host));
+        let is_refused = !is_local && (address.is_some_and(is_near) || destination::is_metadata_name(host));
         if is_refused { Err(TokenUrlError::Address) } else { Ok(Self(url)) }
     }
 

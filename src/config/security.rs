@@ -56,7 +56,9 @@ pub(crate) fn lower(flags: &SecurityFlags) -> Result<SecurityConfig, Failure> {
     require_different("--control-plane-api-keys", control_keys.iter().map(|(_, key)| key))?;
     let admin = flags
         .admin_port
-        .map(|port| Ok(SocketAddr::new(host("--admin-host", &flags.admin_host)?, nonzero_port("--admin-port", port)?)))
+        .map(|port| {
+            Ok(SocketAddr::new(host("--admin-host", &flags.admin_host)?, nonzero_port("--admin-port", port)?))
+        })
         .transpose()?;
     let is_audited = !flags.disable_audit_logging && (has_principals || flags.control_plane_audit_enabled);
     let guard = Guard::new(GuardConfig {
@@ -117,7 +119,11 @@ fn control_keys(flags: &SecurityFlags) -> Result<Vec<(Principal, Secret)>, Failu
         let principal = Principal { name: name.into(), method: format!("api_key:{id}").into(), role };
         Ok((principal, Secret::from(key)))
     };
-    read(FLAG, &flags.control_plane_api_keys)?.iter().enumerate().map(|(at, given)| entry(at, given)).collect()
+    read(FLAG, &flags.control_plane_api_keys)?
+        .iter()
+        .enumerate()
+        .map(|(at, given)| entry(at, given))
+        .collect()
 }
 
 fn tokens(flags: &SecurityFlags) -> Result<Option<AuthConfig>, Failure> {
@@ -125,7 +131,10 @@ fn tokens(flags: &SecurityFlags) -> Result<Option<AuthConfig>, Failure> {
         (Some(issuer), Some(audience)) if !issuer.is_empty() && !audience.is_empty() => (issuer, audience),
         (None, None) => {
             require(flags.jwt_jwks_uri.is_none(), "--jwt-jwks-uri needs --jwt-issuer and --jwt-audience")?;
-            require(flags.jwt_role_mapping.is_empty(), "--jwt-role-mapping needs --jwt-issuer and --jwt-audience")?;
+            require(
+                flags.jwt_role_mapping.is_empty(),
+                "--jwt-role-mapping needs --jwt-issuer and --jwt-audience",
+            )?;
             return Ok(None);
         }
         _ => return Err(Failure::usage("--jwt-issuer and --jwt-audience need each other")),

@@ -86,9 +86,8 @@ mod tests {
 
     #[test]
     fn workers_are_in_networks_not_at_metadata_services() {
-        let check = |destinations: Destinations, url: &str| {
-            destinations.check(&WorkerUrl::parse(url).expect(url))
-        };
+        let check =
+            |destinations: Destinations, url: &str| destinations.check(&WorkerUrl::parse(url).expect(url));
         for good in [
             "http://127.0.0.1:1",
             "http://10.0.0.1",

@@ -197,5 +197,7 @@ impl Resolve for Lookups {
 
 /// Workers are called by plain HTTP: nobody is trusted, and no certificates are loaded.
 fn no_tls() -> rustls::ClientConfig {
-    rustls::ClientConfig::builder().with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth()
+    rustls::ClientConfig::builder()
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth()
 }

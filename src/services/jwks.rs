@@ -130,7 +130,7 @@ impl Verifier {
             http: client()?,
             jwks_uri: issuer.jwks_uri,
             keys: RefCell::new(issuer.keys),
-            looks: Cell::new(Looks { fetched: Duration::ZERO, tried: Duration::ZERO }),
+            looks: Cell::new(Looks { fetched: Duration::ZERO, tried: None }),
             start: Instant::now(),
             looking: Mutex::new(()),
             verifying: Semaphore::new(1),
@@ -190,11 +190,11 @@ impl Verifier {
             Ok(keys) => {
                 info!(keys = keys.len(), "the issuer's keys were fetched");
                 self.keys.replace(keys);
-                self.looks.set(Looks { fetched: now, tried: now });
+                self.looks.set(Looks { fetched: now, tried: Some(now) });
             }
             Err(error) => {
                 warn!(%error, "the issuer's keys could not be fetched: the old ones stay in use");
-                self.looks.set(Looks { tried: now, ..before });
+                self.looks.set(Looks { tried: Some(now), ..before });
             }
         }
     }

@@ -93,6 +93,15 @@ fn a_name_is_looked_up() {
 }
 
 #[test]
+fn a_name_for_a_forbidden_address_leads_nowhere() {
+    // Resolvers read this as 169.254.169.254, which the URL does not show.
+    let target = target("http://0xa9fea9fe:80", None);
+    let task = Task::Probe { worker: WORKER, target, path: None, lookup: Lookup::Needed, timeout: PATIENCE };
+    let Event::Probed { probe, .. } = outcome(task) else { unreachable!("a probe is probed") };
+    assert_eq!((probe.addresses, probe.answer), (None, Err(Failure::Destination)));
+}
+
+#[test]
 fn metadata_is_gathered_from_whatever_answers() {
     let target = target(&fake_worker::spawn(SGLANG, None), None);
     let Event::Described { metadata, .. } = outcome(Task::Describe { worker: WORKER, target }) else {

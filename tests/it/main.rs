@@ -18,5 +18,6 @@ mod removal;
 mod replay;
 mod retries;
 mod routing;
+mod security;
 mod slow;
 mod streams;

@@ -51,8 +51,12 @@ pub(crate) fn denied(
     trace: &Trace<'_>,
     error: &ApiError,
 ) {
-    let record =
-        Record { principal, resource: resource(head, trace), outcome: Outcome::Denied, details: Some(&error.message) };
+    let record = Record {
+        principal,
+        resource: resource(head, trace),
+        outcome: Outcome::Denied,
+        details: Some(&error.message),
+    };
     write(&record, head, trace);
 }
 

@@ -23,7 +23,8 @@ pub(crate) struct CorsBlock {
 }
 
 /// What a preflight is told besides: methods, and for how many seconds the browser may remember it.
-const PREFLIGHT: &str = "access-control-allow-methods: GET, POST, PUT, DELETE, OPTIONS\r\naccess-control-max-age: 3600\r\n";
+const PREFLIGHT: &str =
+    "access-control-allow-methods: GET, POST, PUT, DELETE, OPTIONS\r\naccess-control-max-age: 3600\r\n";
 const VARY: &str = "vary: origin\r\n";
 
 // === impl Cors ===
@@ -96,10 +97,7 @@ mod tests {
         let cors = Cors::new(&[]);
         for origin in [None, Some("https://a.example")] {
             let (answer, preflight) = lines(&cors, origin);
-            assert_eq!(
-                answer,
-                "access-control-allow-origin: *\r\naccess-control-expose-headers: *\r\n"
-            );
+            assert_eq!(answer, "access-control-allow-origin: *\r\naccess-control-expose-headers: *\r\n");
             assert!(preflight.starts_with(answer) && preflight.contains("allow-headers: *, authorization"));
             assert!(preflight.contains("allow-methods: GET, POST, PUT, DELETE, OPTIONS"));
         }

@@ -22,8 +22,7 @@ pub(crate) struct KeyTable<T> {
 
 impl<T> KeyTable<T> {
     pub(crate) fn new(keys: impl IntoIterator<Item = (T, Secret)>) -> Self {
-        let (values, digests) =
-            keys.into_iter().map(|(value, key)| (value, digest(key.as_bytes()))).unzip();
+        let (values, digests) = keys.into_iter().map(|(value, key)| (value, digest(key.as_bytes()))).unzip();
         Self { digests, values }
     }
 

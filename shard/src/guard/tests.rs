@@ -9,8 +9,7 @@ fn principal(name: &str, role: Role) -> Principal {
 /// What the guard of `config` says to an `Authorization` value: who passed, or the status.
 #[track_caller]
 fn check(config: &GuardConfig, access: Access, value: Option<&str>) -> Result<String, u16> {
-    let authorization =
-        value.map_or(Authorization::Other, |value| Authorization::parse(value.as_bytes()));
+    let authorization = value.map_or(Authorization::Other, |value| Authorization::parse(value.as_bytes()));
     match Guard::new(config.clone()).check(access, authorization) {
         Check::Passed(Caller { tenant: Some(tenant), .. }) => Ok(tenant.to_string()),
         Check::Passed(Caller { principal: Some(principal), .. }) => Ok(principal.name.to_string()),
@@ -78,7 +77,11 @@ fn credentials_open_what_they_are_for() {
         (&only_tokens, Control, None, Err(401)),
         (&only_tokens, Control, OPS, Err(401)),
     ] {
-        assert_eq!(check(config, access, value), expect.map(str::to_owned), "{access:?} {value:?} {config:?}");
+        assert_eq!(
+            check(config, access, value),
+            expect.map(str::to_owned),
+            "{access:?} {value:?} {config:?}"
+        );
     }
 }
 

@@ -107,15 +107,7 @@ impl Passage<'_, '_, '_> {
         let explanation = self.trace.leg.as_ref().and_then(|leg| leg.explanation.as_deref());
         let request_id = &self.trace.request_id;
         let cors = self.shard.config.guard.cors_lines(self.trace.cors);
-        encode::response_head(
-            head,
-            request_id,
-            plan.delimiter,
-            plan.connection,
-            explanation,
-            cors,
-            &mut out,
-        );
+        encode::response_head(head, request_id, plan.delimiter, plan.connection, explanation, cors, &mut out);
         let first = if decoded.is_empty() { early } else { decoded };
         learn_answer(self.shard, self.trace, head.status, first);
         relay.push_decoded(decoded, &mut out);
