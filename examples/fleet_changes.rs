@@ -70,6 +70,7 @@ fn config(workers: u32, policy: &str) -> ControlConfig {
         decisions: Vec::new(),
         worker_urls: (0..workers).map(url).collect(),
         api_key: None,
+        hides_workers: false,
         destinations: Destinations::Usual,
         health: HealthConfig {
             failure_threshold: 1,

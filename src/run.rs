@@ -220,6 +220,7 @@ fn control_config(
         decisions: decisions.to_vec(),
         worker_urls: fleet.worker_urls.clone(),
         api_key: config.security.api_key.clone(),
+        hides_workers: config.security.is_control_closed,
         destinations: destinations(config),
         health: fleet.health.clone(),
         startup_timeout: fleet.startup_timeout,

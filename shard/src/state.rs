@@ -160,7 +160,11 @@ impl Shard {
 
     /// Counts a client connection, unless the shard has its fill.
     pub(crate) fn admit_connection(self: &Rc<Self>, door: Door) -> Option<ConnectionPermit> {
-        if self.connections.get() >= self.config.connections_max {
+        let spare = match door {
+            Door::Main => 0,
+            Door::Admin => limits::ADMIN_CONNECTIONS_SPARE,
+        };
+        if self.connections.get() >= self.config.connections_max.saturating_add(spare) {
             self.stats.connections_refused_total.add(1);
             return None;
         }

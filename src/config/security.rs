@@ -38,6 +38,8 @@ pub(crate) struct SecurityConfig {
     /// Where the control plane is served alone.
     pub(crate) admin: Option<SocketAddr>,
     pub(crate) allows_link_local: bool,
+    /// Whether not everybody who reaches the main listener may use the control plane.
+    pub(crate) is_control_closed: bool,
 }
 
 /// Validates the flags.
@@ -71,6 +73,7 @@ pub(crate) fn lower(flags: &SecurityFlags) -> Result<SecurityConfig, Failure> {
         is_audited,
     });
     Ok(SecurityConfig {
+        is_control_closed: api_key.is_some() || has_principals || admin.is_some(),
         api_key,
         guard: Arc::new(guard),
         tokens,

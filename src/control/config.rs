@@ -31,6 +31,8 @@ pub struct ControlConfig {
     pub worker_urls: Vec<String>,
     /// The gateway's own key, which start-up workers inherit (`--api-key`).
     pub api_key: Option<Secret>,
+    /// Whether pages for everybody leave out who the workers are: the control plane is not open to everybody.
+    pub hides_workers: bool,
     /// Where workers may be (`--allow-link-local-workers`).
     pub destinations: Destinations,
     /// How workers are checked.
