@@ -19,6 +19,7 @@ pub(crate) use crate::cli::flags::DemoFlags;
 pub(crate) use crate::cli::flags::EngineFlags;
 pub(crate) use crate::cli::flags::LaunchFlags;
 pub(crate) use crate::cli::flags::RetryFlags;
+pub(crate) use crate::cli::flags::security::SecurityFlags;
 pub(crate) use crate::cli::replay::ReplayFlags;
 pub(crate) use crate::cli::replay::ThresholdFlags;
 

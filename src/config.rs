@@ -1,6 +1,7 @@
 //! What the command line means: validated once, lowered to what each part of the process needs.
 
 mod reliability;
+mod security;
 
 use std::net::IpAddr;
 use std::net::Ipv4Addr;
@@ -20,11 +21,13 @@ use fleet::rules::PrefixAware;
 use fleet::rules::PrefixHash;
 use fleet::rules::Rules;
 use shard::ShardConfig;
+use shard::guard::Guard;
 use shard::rt::cpu;
 use shard::rt::driver::IoDriver;
 
 use crate::Failure;
 use crate::cli::LaunchFlags;
+use crate::config::security::SecurityConfig;
 use crate::control::HealthConfig;
 
 /// Upper bounds of duration histograms in seconds, when none are given: the SGLang gateway's.
@@ -62,6 +65,7 @@ pub(crate) struct Config {
     pub(crate) fleet: FleetConfig,
     pub(crate) logs: LogConfig,
     pub(crate) retry_budget_percent: u32,
+    pub(crate) security: SecurityConfig,
     pub(crate) metrics: SocketAddr,
     pub(crate) duration_bounds_us: Arc<[u64]>,
 }
@@ -102,6 +106,7 @@ pub(crate) fn lower(flags: &LaunchFlags) -> Result<Config, Failure> {
         return Err(Failure::usage(format!("--backend {} is not supported yet", flags.workers.backend)));
     }
     let rules = rules(flags)?;
+    let security = security::lower(&flags.security)?;
     let driver: IoDriver = flags.listen.io_driver.parse().map_err(Failure::usage)?;
     Ok(Config {
         listen: SocketAddr::new(
@@ -110,7 +115,8 @@ pub(crate) fn lower(flags: &LaunchFlags) -> Result<Config, Failure> {
         ),
         cpus: cpus(flags)?,
         driver,
-        shard: shard_config(flags)?,
+        shard: shard_config(flags, Arc::clone(&security.guard))?,
+        security,
         fleet: fleet_config(flags, rules)?,
         logs: LogConfig {
             level: log_level(flags)?,
@@ -243,7 +249,7 @@ fn cpus(flags: &LaunchFlags) -> Result<Vec<Option<usize>>, Failure> {
     Ok((0..shards).map(|shard| is_pinned.then(|| cpus[shard])).collect())
 }
 
-fn shard_config(flags: &LaunchFlags) -> Result<ShardConfig, Failure> {
+fn shard_config(flags: &LaunchFlags, guard: Arc<Guard>) -> Result<ShardConfig, Failure> {
     let limits = &flags.limits;
     require(
         (1..=PAYLOAD_BYTES_MAX).contains(&limits.max_payload_size),
@@ -278,6 +284,7 @@ fn shard_config(flags: &LaunchFlags) -> Result<ShardConfig, Failure> {
             "--inter-token-timeout-secs",
             flags.breakers.inter_token_timeout_secs,
         )?,
+        guard,
         seed: rand::random(),
     })
 }

@@ -41,6 +41,7 @@ pub(crate) async fn answer(
         request_id: &trace.request_id,
         error_code: own.error_code,
         extra: own.extra,
+        cors: shard.config.guard.cors_lines(trace.cors),
         connection,
         body: own.body,
         method,
@@ -67,6 +68,8 @@ pub(crate) async fn answer_error(
     trace.error = Some(error.code);
     let body = respond::error_body(error);
     let extra = match error.code {
+        ErrorCode::InvalidApiKey => Some(("www-authenticate", "Bearer")),
+        ErrorCode::Unauthorized => Some(("www-authenticate", "Bearer realm=\"control-plane\"")),
         ErrorCode::MethodNotAllowed => Some(("allow", trace.endpoint.methods())),
         ErrorCode::NoWorkers | ErrorCode::AdminUnavailable => Some(("retry-after", "1")),
         _ => None,

@@ -7,6 +7,7 @@ use std::pin::pin;
 
 use api::error::ErrorCode;
 
+use crate::guard::Door;
 use crate::limits;
 use crate::rt::socket::Received;
 use crate::rt::socket::Socket;
@@ -26,6 +27,8 @@ pub(crate) struct Client<'a> {
     /// Its address; IPv4 as such on a listener for both.
     pub(crate) peer: IpAddr,
     pub(crate) slot: &'a Slot,
+    /// Through which listener it came.
+    pub(crate) door: Door,
     /// Bytes read behind the last request: the start of a pipelined one.
     pub(crate) early: Vec<u8>,
     /// How many of them came while an answer was being made.
@@ -61,6 +64,7 @@ impl<'a> Client<'a> {
             early_bytes: 0,
             deadline_ms: 0,
             token_deadline_ms: 0,
+            door: Door::Main,
             watching: Watching::Yes,
         }
     }

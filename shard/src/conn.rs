@@ -20,11 +20,12 @@ use crate::state::Shard;
 ///
 /// While it is idle, this future is all it costs: it holds no buffer, and the much larger future of an exchange is
 /// boxed and gone between requests.
-pub(crate) async fn serve(shard: Rc<Shard>, stream: Socket, peer: IpAddr, _permit: ConnectionPermit) {
+pub(crate) async fn serve(shard: Rc<Shard>, stream: Socket, peer: IpAddr, permit: ConnectionPermit) {
     let slot = shard.slots.register();
     let mut watch = pin!(Watch::new(|| stream.readable()));
     let mut client = Client::new(&stream, peer, &slot);
     debug!(shard = shard.index, peer = %client.peer, "a client is connected");
+    client.door = permit.door;
     loop {
         if client.early.is_empty() {
             slot.idle_until(shard.clock.deadline_ms(shard.config.keep_alive_timeout));

@@ -13,6 +13,7 @@ use api::endpoint::method_index;
 use api::error::ApiError;
 use api::error::ErrorCode;
 use bytes::Bytes;
+use fleet::access::Principal;
 use fleet::admin::AdminCall;
 use fleet::cell::Phase;
 use wire::RequestHead;
@@ -26,6 +27,9 @@ use crate::client::Client;
 use crate::client::Next;
 use crate::dispatch;
 use crate::finish::Trace;
+use crate::guard;
+use crate::guard::Caller;
+use crate::guard::Door;
 use crate::intake;
 use crate::intake::Body;
 use crate::intake::BodyPlan;
@@ -45,6 +49,8 @@ use crate::rt::wait::readable;
 use crate::state::Shard;
 use crate::stop::Stop;
 
+/// The method that asks what may be sent.
+const PREFLIGHT: &str = "OPTIONS";
 const TEXT: &str = "text/plain; charset=utf-8";
 
 /// Reads one request from the connection and answers it.
@@ -82,9 +88,10 @@ async fn serve(
     let started = shard.clock.now();
     let mut body = None;
     let mut trace = None;
+    let mut admission = None;
     // The head borrows the buffer that a longer body is read into: it is parsed again after such a read.
     loop {
-        let head = match wire::parse_request(&buf[..head_len], &HEAD_LIMITS) {
+        let mut head = match wire::parse_request(&buf[..head_len], &HEAD_LIMITS) {
             Ok(head) => head,
             Err(error) => {
                 let stop = Stop::Reject(intake::head_error(&error));
@@ -93,7 +100,7 @@ async fn serve(
         };
         let current = trace.get_or_insert_with(|| {
             client.set_deadline(shard.clock.deadline_ms(shard.config.request_timeout));
-            begin(shard, &head, started)
+            begin(shard, client.door, &head, started)
         });
         let plan = BodyPlan {
             framing: head.framing,
@@ -112,13 +119,23 @@ async fn serve(
         {
             return refuse(shard, client, watch, trace.take(), Stop::Reject(error)).await;
         }
-        if let Some(body) = &body {
+        if admission.is_none() {
+            admission = Some(guard::admit(shard, client, &head, current).await);
+        }
+        if body.is_none()
+            && let Some(Err(error)) = admission
+        {
+            return refuse(shard, client, watch, trace.take(), Stop::Reject(error)).await;
+        }
+        if let (Some(body), Some(admission)) = (&body, &admission) {
             let (bytes, end) = match body {
                 Body::Plain(len) => (&buf[head_len..head_len + len], head_len + len),
                 Body::Decoded { bytes, end } => (&bytes[..], *end),
             };
             client.early = buf[end..].to_vec();
-            return handle(shard, client, watch, &Incoming { head: &head, body: bytes }, current).await;
+            guard::conceal(shard, &mut head);
+            let incoming = Incoming { head: &head, body: bytes, admission };
+            return handle(shard, client, watch, &incoming, current).await;
         }
         drop(head);
         body = match intake::body(shard, client, watch.as_mut(), &plan, buf).await {
@@ -136,10 +153,12 @@ async fn serve(
 struct Incoming<'a, 'h> {
     head: &'a RequestHead<'h>,
     body: &'a [u8],
+    /// Who asks, or why they are not let in.
+    admission: &'a Result<Caller, ApiError>,
 }
 
-fn begin<'a>(shard: &'a Rc<Shard>, head: &RequestHead<'_>, started: Instant) -> Trace<'a> {
-    let endpoint = Endpoint::resolve(head.path());
+fn begin<'a>(shard: &'a Rc<Shard>, door: Door, head: &RequestHead<'_>, started: Instant) -> Trace<'a> {
+    let endpoint = shard.config.guard.resolve(door, head.path());
     let request_id = shard
         .config
         .request_id_headers
@@ -148,7 +167,9 @@ fn begin<'a>(shard: &'a Rc<Shard>, head: &RequestHead<'_>, started: Instant) -> 
         .filter(|id| !id.is_empty() && id.len() <= limits::REQUEST_ID_BYTES_MAX && id.is_ascii())
         .and_then(|id| std::str::from_utf8(id).ok())
         .map_or_else(|| shard.new_request_id(endpoint.id_prefix()), str::to_owned);
-    Trace::begin(shard, endpoint, METHODS[method_index(head.method)], request_id, started)
+    let mut trace = Trace::begin(shard, endpoint, METHODS[method_index(head.method)], request_id, started);
+    trace.cors = shard.config.guard.cors_block(head);
+    trace
 }
 
 fn body_bytes_max(shard: &Shard, endpoint: Endpoint) -> usize {
@@ -160,6 +181,9 @@ fn body_bytes_max(shard: &Shard, endpoint: Endpoint) -> usize {
 
 /// Why nobody serves this path or method. Such a request is refused before more of its body is read.
 fn not_served(trace: &Trace<'_>) -> Option<ApiError> {
+    if trace.method == PREFLIGHT {
+        return None;
+    }
     if trace.endpoint == Endpoint::Unknown {
         return Some(ApiError::new(ErrorCode::RouteNotFound, "no such path"));
     }
@@ -180,9 +204,19 @@ async fn handle(
     if let Some(error) = not_served(trace) {
         return answer_error(shard, client, connection, &error, trace).await;
     }
+    if trace.method == PREFLIGHT {
+        return preflight(shard, client, connection, trace).await;
+    }
+    let caller = match incoming.admission {
+        Ok(caller) => caller,
+        Err(error) => return answer_error(shard, client, connection, error, trace).await,
+    };
+    trace.tenant.clone_from(&caller.tenant);
     match trace.endpoint.handler() {
         Handler::Page => page(shard, client, connection, trace).await,
-        Handler::Admin => admin(shard, client, watch, incoming, connection, trace).await,
+        Handler::Admin => {
+            admin(shard, client, watch, incoming, caller.principal.as_ref(), connection, trace).await
+        }
         Handler::Relay(shape) => {
             let outgoing = Outgoing {
                 head: incoming.head,
@@ -276,6 +310,21 @@ fn connection_after(shard: &Shard, head: &RequestHead<'_>) -> Connection {
     }
 }
 
+/// What any path answers a browser that asks whether it may send a request (Fetch standard §4.8), and whoever else asks
+/// for its options.
+async fn preflight(
+    shard: &Rc<Shard>,
+    client: &mut Client<'_>,
+    connection: Connection,
+    trace: &mut Trace<'_>,
+) -> Next {
+    trace.cors = trace.cors.for_preflight();
+    let methods = trace.endpoint.methods();
+    let extra = (!methods.is_empty()).then_some(("allow", methods));
+    let own = Own { status: 200, content_type: TEXT, body: b"", error_code: None, extra };
+    answer(shard, client, connection, &own, trace).await
+}
+
 /// What the shard answers from its snapshot.
 async fn page(
     shard: &Rc<Shard>,
@@ -310,6 +359,7 @@ async fn admin(
     client: &mut Client<'_>,
     watch: Pin<&mut dyn Readiness>,
     incoming: &Incoming<'_, '_>,
+    principal: Option<&Principal>,
     connection: Connection,
     trace: &mut Trace<'_>,
 ) -> Next {
@@ -326,7 +376,10 @@ async fn admin(
         return answer_error(shard, client, connection, &unavailable(), trace).await;
     };
     client.set_deadline(shard.clock.deadline_ms(shard.config.admin_timeout));
-    match client.beside(watch, reply).await {
+    let answered = client.beside(watch, reply).await;
+    let reply = answered.as_ref().ok().and_then(|reply| reply.as_ref().ok());
+    guard::audit::answered(&shard.config.guard, principal, incoming.head, trace, reply);
+    match answered {
         Ok(Ok(reply)) => {
             let own = Own {
                 status: reply.status,

@@ -1,6 +1,7 @@
 //! The end of a request: everything it did is told here, once, also when its client left.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 use api::endpoint::Endpoint;
@@ -14,6 +15,7 @@ use tracing::Level;
 use tracing::info;
 
 use crate::clock::micros;
+use crate::guard::CorsBlock;
 use crate::route::Leg;
 use crate::state::Shard;
 
@@ -34,6 +36,10 @@ pub(crate) struct Trace<'a> {
     pub(crate) endpoint: Endpoint,
     pub(crate) method: &'static str,
     pub(crate) request_id: String,
+    /// Which CORS headers the answer gets.
+    pub(crate) cors: CorsBlock,
+    /// Whose key the request came with, if it was a tenant's.
+    pub(crate) tenant: Option<Arc<str>>,
     started: Instant,
     pub(crate) leg: Option<Leg>,
     pub(crate) attempts: u32,
@@ -62,6 +68,8 @@ impl<'a> Trace<'a> {
             endpoint,
             method,
             request_id,
+            cors: shard.config.guard.cors_block_of_anybody(),
+            tenant: None,
             started,
             leg: None,
             attempts: 0,
@@ -114,6 +122,7 @@ impl<'a> Trace<'a> {
             request_id = %self.request_id,
             method = self.method,
             path = self.endpoint.template(),
+            tenant = self.tenant.as_deref(),
             status = self.status,
             error = self.error.map(ErrorCode::code),
             worker,

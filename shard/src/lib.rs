@@ -21,6 +21,7 @@ mod encode;
 mod exchange;
 mod explain;
 mod finish;
+pub mod guard;
 mod intake;
 mod limits;
 pub mod listen;
@@ -46,6 +47,7 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use crossbeam_channel::Sender;
+use fleet::access::TokenRoad;
 use fleet::admin::AdminCall;
 use fleet::breaker::BreakerRules;
 use fleet::budget::RetryBudget;
@@ -55,6 +57,7 @@ use fleet::report::Report;
 use fleet::snapshot::Snapshot;
 use fleet::stats::ShardStats;
 
+use crate::guard::Guard;
 use crate::retry::RetryRules;
 use crate::rt::driver::IoDriver;
 use crate::state::Shard;
@@ -99,6 +102,8 @@ pub struct ShardConfig {
     pub stream_resume: bool,
     /// Longest time between two tokens of a stream; a worker that takes longer has failed.
     pub inter_token_timeout: Option<Duration>,
+    /// Who may ask for what.
+    pub guard: Arc<Guard>,
     /// Seed of this process's generators.
     pub seed: u64,
 }
@@ -116,6 +121,8 @@ pub struct Shared {
     pub reports: Sender<Vec<Report>>,
     /// To control: what only it can answer.
     pub admin: Sender<AdminCall>,
+    /// To whoever verifies signed tokens, if they are accepted.
+    pub tokens: Option<TokenRoad>,
 }
 
 /// One shard's own part.
@@ -127,6 +134,8 @@ pub struct ShardPlace {
     pub cpu: Option<usize>,
     /// Its listening socket.
     pub listener: TcpListener,
+    /// The control plane's own listening socket, if it has one: the first shard serves it.
+    pub admin_listener: Option<TcpListener>,
     /// Its counters.
     pub stats: Arc<ShardStats>,
     /// Where its decisions are remembered.
@@ -150,9 +159,9 @@ pub fn spawn(
             rt::cpu::pin(cpu)?;
         }
         rt::driver::block_on(place.driver, || async move {
-            let ShardPlace { index, listener, stats, decisions, .. } = place;
+            let ShardPlace { index, listener, admin_listener, stats, decisions, .. } = place;
             let shard = Rc::new(Shard::new(index, config, shared, stats, decisions, start));
-            accept::run(shard, listener).await;
+            accept::run(shard, listener, admin_listener).await;
         })
     })
 }

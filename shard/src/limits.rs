@@ -44,6 +44,8 @@ pub(crate) const TICK: Duration = Duration::from_millis(100);
 pub(crate) const REPORT_INTERVAL: Duration = Duration::from_millis(1);
 /// Ticks between two sweeps of the idle worker connections.
 pub(crate) const SWEEP_EVERY_TICKS: u64 = 10;
+/// Connections that the control plane's own listener has beyond the bound of all: a crowd of clients locks no admin out.
+pub(crate) const ADMIN_CONNECTIONS_SPARE: u64 = 32;
 /// Longest body of an admin request.
 pub(crate) const ADMIN_BODY_BYTES_MAX: usize = 1024 * 1024;
 /// Bytes read and thrown away after an error answer, so that the close does not reset the answer.
@@ -52,6 +54,12 @@ pub(crate) const LINGER_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub(crate) const LINGER_MAX: Duration = Duration::from_secs(2);
 /// Addresses of a worker tried per connection attempt.
 pub(crate) const ADDRESSES_TRIED_MAX: usize = 4;
+/// Longest signed token that is looked at: what fits into common servers' header lines.
+pub(crate) const TOKEN_BYTES_MAX: usize = 16 * 1024;
+/// Longest wait for a token's verification: it may take one look at the issuer's keys.
+pub(crate) const TOKEN_TIMEOUT: Duration = Duration::from_secs(10);
+/// Characters of one field of an audit record, as SGLang's gateway has them.
+pub(crate) const AUDIT_CHARACTERS_MAX: usize = 1024;
 /// Longest client-sent request id that is taken over.
 pub(crate) const REQUEST_ID_BYTES_MAX: usize = 256;
 

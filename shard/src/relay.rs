@@ -333,7 +333,9 @@ async fn send_whole(
 ) -> Result<(), ()> {
     let mut out = shard.take_buffer();
     let explanation = trace.leg.as_ref().and_then(|leg| leg.explanation.as_deref());
-    encode::response_head(whole.head, &trace.request_id, whole.delimiter, connection, explanation, &mut out);
+    let cors = shard.config.guard.cors_lines(trace.cors);
+    let request_id = &trace.request_id;
+    encode::response_head(whole.head, request_id, whole.delimiter, connection, explanation, cors, &mut out);
     learn_answer(shard, trace, whole.head.status, whole.body);
     let mut body = whole.body;
     if body.len() <= limits::BODY_COPIED_BYTES_MAX {

@@ -23,6 +23,7 @@ use rand::rngs::SmallRng;
 use crate::ShardConfig;
 use crate::Shared;
 use crate::clock::Clock;
+use crate::guard::Door;
 use crate::limits;
 use crate::port::Ports;
 use crate::rt::wait::Slots;
@@ -87,7 +88,7 @@ impl Shard {
             index,
             clock: Clock::new(start),
             slots: Slots::default(),
-            ports: Ports::new(shared.reports, shared.admin),
+            ports: Ports::new(shared.reports, shared.admin, shared.tokens),
             upstreams: RefCell::new(Upstreams::default()),
             scratch: RefCell::new(Scratch {
                 inbound: vec![0; limits::STREAM_READ_BYTES].into_boxed_slice(),
@@ -166,15 +167,19 @@ impl Shard {
     }
 
     /// Counts a client connection, unless the shard has its fill.
-    pub(crate) fn admit_connection(self: &Rc<Self>) -> Option<ConnectionPermit> {
-        if self.connections.get() >= self.config.connections_max {
+    pub(crate) fn admit_connection(self: &Rc<Self>, door: Door) -> Option<ConnectionPermit> {
+        let spare = match door {
+            Door::Main => 0,
+            Door::Admin => limits::ADMIN_CONNECTIONS_SPARE,
+        };
+        if self.connections.get() >= self.config.connections_max.saturating_add(spare) {
             self.stats.connections_refused_total.add(1);
             return None;
         }
         self.connections.set(self.connections.get() + 1);
         self.stats.connections_active.add(1);
         self.stats.connections_total.add(1);
-        Some(ConnectionPermit { shard: Rc::clone(self) })
+        Some(ConnectionPermit { shard: Rc::clone(self), door })
     }
 
     /// Client connections open now.
@@ -186,6 +191,8 @@ impl Shard {
 /// One counted client connection; dropping it counts it out.
 pub(crate) struct ConnectionPermit {
     shard: Rc<Shard>,
+    /// Through which listener it came.
+    pub(crate) door: Door,
 }
 
 impl Drop for ConnectionPermit {

@@ -1,6 +1,7 @@
 //! Every flag that works, in groups, each with its default.
 
 mod reliability;
+pub(crate) mod security;
 
 use std::path::PathBuf;
 
@@ -10,6 +11,7 @@ use policy::Policy;
 
 pub(crate) use self::reliability::BreakerFlags;
 pub(crate) use self::reliability::RetryFlags;
+use crate::cli::flags::security::SecurityFlags;
 
 fn policy_help() -> String {
     format!("Policy of models whose workers name none: {}", Policy::NAMES.join(", "))
@@ -34,6 +36,8 @@ pub(crate) struct LaunchFlags {
     pub(crate) breakers: BreakerFlags,
     #[command(flatten)]
     pub(crate) limits: LimitFlags,
+    #[command(flatten)]
+    pub(crate) security: SecurityFlags,
     #[command(flatten)]
     pub(crate) logs: LogFlags,
     #[command(flatten)]

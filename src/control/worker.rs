@@ -19,6 +19,7 @@ use fleet::admin::AdminReply;
 use fleet::board::Board;
 use fleet::cell::WorkerCells;
 use fleet::id::WorkerId;
+use fleet::secret::Secret;
 use fleet::snapshot::Weight;
 use fleet::snapshot::Worker;
 use futures_channel::oneshot;
@@ -45,7 +46,7 @@ pub(crate) const POLICY_LABEL: &str = "policy";
 #[derive(Clone, Debug)]
 pub(crate) struct WorkerSpec {
     pub(crate) url: WorkerUrl,
-    pub(crate) api_key: Option<String>,
+    pub(crate) api_key: Option<Secret>,
     /// Overrides what the worker says it serves.
     pub(crate) model_id: Option<String>,
     pub(crate) priority: u32,
@@ -360,8 +361,8 @@ fn published(
     }
 }
 
-fn authorization(spec: &WorkerSpec) -> Option<Box<str>> {
-    spec.api_key.as_ref().map(|key| format!("Bearer {key}").into())
+fn authorization(spec: &WorkerSpec) -> Option<Secret> {
+    spec.api_key.as_ref().map(Secret::bearer)
 }
 
 #[cfg(test)]

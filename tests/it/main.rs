@@ -21,5 +21,6 @@ mod replay;
 mod resume;
 mod retries;
 mod routing;
+mod security;
 mod slow;
 mod streams;

@@ -2,6 +2,7 @@
 //!
 //! This crate knows nothing of sockets, JSON or how a policy decides.
 
+pub mod access;
 pub mod admin;
 pub mod blocks;
 pub mod board;
@@ -14,6 +15,7 @@ pub mod lengths;
 pub mod report;
 pub mod ring;
 pub mod rules;
+pub mod secret;
 pub mod snapshot;
 pub mod stats;
 pub mod sticky;

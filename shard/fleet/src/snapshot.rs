@@ -23,6 +23,7 @@ use crate::id::WorkerId;
 use crate::lengths::LengthHistogram;
 use crate::ring::Ring;
 use crate::rules::Policy;
+use crate::secret::Secret;
 use crate::stats::ModelStats;
 use crate::sticky::StickyTable;
 use crate::tree::TreeSnapshot;
@@ -42,7 +43,7 @@ pub struct Worker {
     /// Resolved addresses, in the order to try them. Never empty for a routable worker.
     pub addresses: Box<[SocketAddr]>,
     /// `Authorization` value that replaces the client's, if the worker has a key.
-    pub authorization: Option<Box<str>>,
+    pub authorization: Option<Secret>,
     /// Whether its engine goes on with an answer that is begun in the request (`continue_final_message`).
     pub can_continue: bool,
     /// How much of the requests it should get now, beside others: less than its own while it recovers.

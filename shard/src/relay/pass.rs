@@ -183,6 +183,7 @@ impl Passage<'_, '_, '_> {
             plan.delimiter,
             plan.connection,
             explanation,
+            self.shard.config.guard.cors_lines(self.trace.cors),
             out,
         );
         self.trace.status = head.status;
