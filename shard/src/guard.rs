@@ -2,7 +2,7 @@
 //! signed token has to be verified elsewhere.
 //!
 //! Invariants
-//! - Keys are kept as digests; every comparison looks at all of them.
+//! - Keys are kept as digests, and compared in constant time.
 //! - The credentials of the gateway's own keys go no further: see [`conceal`].
 //! - An endpoint that a door does not serve is unknown there.
 

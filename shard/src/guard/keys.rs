@@ -1,54 +1,53 @@
 //! Keys as digests, with what each of them stands for.
 
+use std::collections::HashMap;
 use std::fmt;
 
 use fleet::secret::Secret;
 use sha2::Digest;
 use sha2::Sha256;
-use subtle::ConditionallySelectable;
 use subtle::ConstantTimeEq;
 
-/// A SHA-256 digest as words, which are compared faster than bytes.
-type Words = [u64; 4];
-
-/// No entry of a table.
-const NONE: u32 = u32::MAX;
+/// A SHA-256 digest.
+type KeyDigest = [u8; 32];
 
 /// Keys and what they stand for. The keys themselves are not kept.
+///
+/// Finding one costs a digest and a look, however many there are, and its time tells nothing of a key that is not known
+/// already: an entry is found by the first word of its digest, as a whole, in a table whose order is drawn at random,
+/// and its digest is then compared in constant time.
 pub(crate) struct KeyTable<T> {
-    digests: Vec<Words>,
-    values: Vec<T>,
+    by_word: HashMap<u64, usize>,
+    entries: Vec<(KeyDigest, T)>,
 }
 
 impl<T> KeyTable<T> {
     pub(crate) fn new(keys: impl IntoIterator<Item = (T, Secret)>) -> Self {
-        let (values, digests) = keys.into_iter().map(|(value, key)| (value, digest(key.as_bytes()))).unzip();
-        Self { digests, values }
+        let entries: Vec<_> = keys.into_iter().map(|(value, key)| (digest(key.as_bytes()), value)).collect();
+        let by_word = entries.iter().enumerate().map(|(at, (digest, _))| (first_word(digest), at)).collect();
+        Self { by_word, entries }
     }
 
-    /// What `key` stands for. Takes the same time whichever entry it is, or none.
+    /// What `key` stands for.
     pub(crate) fn find(&self, key: &[u8]) -> Option<&T> {
         let wanted = digest(key);
-        let mut found = NONE;
-        for (at, digest) in self.digests.iter().enumerate() {
-            found.conditional_assign(&(at as u32), digest[..].ct_eq(&wanted[..]));
-        }
-        (found != NONE).then(|| &self.values[found as usize])
+        let (digest, value) = &self.entries[*self.by_word.get(&first_word(&wanted))?];
+        bool::from(digest.ct_eq(&wanted)).then_some(value)
     }
 }
 
 impl<T: fmt::Debug> fmt::Debug for KeyTable<T> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_tuple("KeyTable").field(&self.values).finish()
+        formatter.debug_list().entries(self.entries.iter().map(|(_, value)| value)).finish()
     }
 }
 
-fn digest(key: &[u8]) -> Words {
-    let mut words = Words::default();
-    for (word, bytes) in words.iter_mut().zip(Sha256::digest(key).chunks_exact(8)) {
-        *word = bytes.iter().fold(0, |word, &byte| word << 8 | u64::from(byte));
-    }
-    words
+fn digest(key: &[u8]) -> KeyDigest {
+    Sha256::digest(key).into()
+}
+
+fn first_word(digest: &KeyDigest) -> u64 {
+    digest[..8].iter().fold(0, |word, &byte| word << 8 | u64::from(byte))
 }
 
 #[cfg(test)]
@@ -70,7 +69,7 @@ mod tests {
     #[test]
     fn digests_are_sha_256_and_are_not_shown() {
         // FIPS 180-2, appendix B.1.
-        assert_eq!(digest(b"abc")[0], 0xba78_16bf_8f01_cfea);
-        assert_eq!(format!("{:?}", KeyTable::new([("name", Secret::from("k"))])), r#"KeyTable(["name"])"#);
+        assert_eq!(first_word(&digest(b"abc")), 0xba78_16bf_8f01_cfea);
+        assert_eq!(format!("{:?}", KeyTable::new([("name", Secret::from("k"))])), r#"["name"]"#);
     }
 }
