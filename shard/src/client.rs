@@ -72,6 +72,11 @@ impl<'a> Client<'a> {
         self.slot.busy_until(deadline_ms);
     }
 
+    /// The same for a step that draining ends as well: a wait for admission.
+    pub(crate) fn queue_until(&self, step_deadline_ms: u64) {
+        self.slot.idle_until(step_deadline_ms);
+    }
+
     /// Goes back to the deadline of the exchange.
     pub(crate) fn restore_deadline(&self) {
         self.slot.busy_until(self.deadline_ms);

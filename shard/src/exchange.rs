@@ -18,6 +18,7 @@ use fleet::cell::Phase;
 use wire::RequestHead;
 use wire::Version;
 
+use crate::admit;
 use crate::answer::Own;
 use crate::answer::answer;
 use crate::answer::answer_error;
@@ -129,9 +130,9 @@ async fn serve(
 }
 
 /// A whole request.
-struct Incoming<'a, 'h> {
-    head: &'a RequestHead<'h>,
-    body: &'a [u8],
+pub(crate) struct Incoming<'a, 'h> {
+    pub(crate) head: &'a RequestHead<'h>,
+    pub(crate) body: &'a [u8],
 }
 
 fn begin<'a>(shard: &'a Rc<Shard>, head: &RequestHead<'_>, started: Instant) -> Trace<'a> {
@@ -180,6 +181,14 @@ async fn handle(
         Handler::Page => page(shard, client, connection, trace).await,
         Handler::Admin => admin(shard, client, watch, incoming, connection, trace).await,
         Handler::Relay(shape) => {
+            if shard.gate.is_some()
+                && let Err(stop) = admit::admit(shard, client, watch.as_mut(), incoming, trace).await
+            {
+                let Stop::Reject(error) = stop else { return Next::Close };
+                // Draining may have begun meanwhile.
+                let connection = connection_after(shard, incoming.head);
+                return answer_error(shard, client, connection, &error, trace).await;
+            }
             let outgoing = Outgoing {
                 head: incoming.head,
                 body: incoming.body,

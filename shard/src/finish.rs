@@ -7,10 +7,12 @@ use api::endpoint::Endpoint;
 use api::endpoint::METHODS;
 use api::endpoint::method_index;
 use api::error::ErrorCode;
+use fleet::admission::Permit;
 use fleet::stats::status_index;
 use tracing::Level;
 use tracing::info;
 
+use crate::admit;
 use crate::clock::micros;
 use crate::route::Leg;
 use crate::state::Shard;
@@ -33,6 +35,12 @@ pub(crate) struct Trace<'a> {
     pub(crate) method: &'static str,
     pub(crate) request_id: String,
     started: Instant,
+    /// Its place among the requests in flight, if these are limited.
+    pub(crate) permit: Option<Permit>,
+    /// How long it waited for that.
+    pub(crate) queued_us: Option<u64>,
+    /// Tokens of its prompt and answer, as far as they are known.
+    pub(crate) tokens: u32,
     pub(crate) leg: Option<Leg>,
     pub(crate) attempts: u32,
     pub(crate) routed: Option<Instant>,
@@ -59,6 +67,9 @@ impl<'a> Trace<'a> {
             method,
             request_id,
             started,
+            permit: None,
+            queued_us: None,
+            tokens: 0,
             leg: None,
             attempts: 0,
             routed: None,
@@ -115,6 +126,7 @@ impl<'a> Trace<'a> {
             reason,
             attempts = self.attempts,
             outcome,
+            queued_us = self.queued_us,
             routed_us = since_start(self.routed),
             head_us = since_start(self.upstream_head),
             first_byte_us = since_start(self.first_byte),
@@ -132,6 +144,9 @@ fn row(endpoint: Endpoint, method: &str) -> usize {
 
 impl Drop for Trace<'_> {
     fn drop(&mut self) {
+        if let Some(permit) = self.permit.take() {
+            admit::release(self.shard, permit, self.tokens);
+        }
         let duration_us = micros(self.started, self.shard.clock.now());
         self.count(duration_us);
         if tracing::enabled!(target: "access", Level::INFO) {

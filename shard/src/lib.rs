@@ -1,7 +1,7 @@
 //! The data plane: one shard per CPU, each with its own accept loop, codec, worker connections and policy replica.
 //!
 //! A request's life, in the order of the modules that carry it: [`accept`] → [`conn`] (idle until readable) →
-//! [`intake`] (head and body) → [`exchange`] (which endpoint) → [`route`] (which worker) → [`dispatch`] (attempts,
+//! [`intake`] (head and body) → [`exchange`] (which endpoint) → [`admit`] (now, or from a queue) → [`route`] (which worker) → [`dispatch`] (attempts,
 //! each an [`ask`] over an [`upstream`] connection) → [`relay`] → [`finish`].
 //!
 //! Invariants
@@ -11,6 +11,7 @@
 //! - Peer bytes never panic, and every buffer has a bound in [`limits`].
 
 mod accept;
+mod admit;
 mod answer;
 mod ask;
 mod client;
@@ -45,6 +46,7 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use crossbeam_channel::Sender;
 use fleet::admin::AdminCall;
+use fleet::admission::Gate;
 use fleet::cell::Lifecycle;
 use fleet::decision::DecisionRing;
 use fleet::report::Report;
@@ -86,6 +88,8 @@ pub struct ShardConfig {
     pub request_id_headers: Vec<String>,
     /// Failed attempts after which a request is given up (`--max-total-retries`).
     pub total_retries_max: u32,
+    /// Header, lower case, whose value names a request's tenant, if clients are trusted to say so.
+    pub tenant_header: Option<String>,
     /// Seed of this process's generators.
     pub seed: u64,
 }
@@ -101,6 +105,8 @@ pub struct Shared {
     pub reports: Sender<Vec<Report>>,
     /// To control: what only it can answer.
     pub admin: Sender<AdminCall>,
+    /// How many requests are in flight at a time, and who waits; none for no limit.
+    pub gate: Option<Arc<Gate>>,
 }
 
 /// One shard's own part.

@@ -14,6 +14,7 @@ use wire::ResponseFraming;
 use wire::ResponseHead;
 use wire::Version;
 
+use crate::admit;
 use crate::answer::answer_error;
 use crate::ask::Answered;
 use crate::client::Client;
@@ -227,6 +228,7 @@ async fn send_whole(
         leg.release();
     }
     trace.status = whole.head.status;
+    trace.tokens = trace.tokens.saturating_add(admit::tokens_of(whole.body.len()));
     trace.first_byte = Some(shard.clock.now());
     let sent = client.send(shard, &out, body).await;
     shard.give_buffer(out);

@@ -9,6 +9,7 @@ use std::time::Instant;
 use api::peek::PromptSpans;
 use arc_swap::ArcSwap;
 use arc_swap::Cache;
+use fleet::admission::Gate;
 use fleet::cell::Lifecycle;
 use fleet::decision::DecisionRing;
 use fleet::snapshot::Fleet;
@@ -21,6 +22,7 @@ use rand::rngs::SmallRng;
 
 use crate::ShardConfig;
 use crate::Shared;
+use crate::admit::Queue;
 use crate::clock::Clock;
 use crate::limits;
 use crate::port::Ports;
@@ -55,6 +57,8 @@ pub(crate) struct Shard {
     pub(crate) replica: RefCell<Replica>,
     pub(crate) decisions: Arc<DecisionRing>,
     pub(crate) lifecycle: Arc<Lifecycle>,
+    pub(crate) gate: Option<Arc<Gate>>,
+    pub(crate) queue: Queue,
     snapshot: RefCell<Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
     buffers: RefCell<Vec<Vec<u8>>>,
     /// Capacity of all of them.
@@ -95,6 +99,8 @@ impl Shard {
             replica: RefCell::new(Replica::new(shard_seed ^ SALT_REPLICA)),
             decisions,
             lifecycle: shared.lifecycle,
+            gate: shared.gate,
+            queue: Queue::default(),
             snapshot: RefCell::new(snapshot),
             buffers: RefCell::new(Vec::new()),
             buffer_bytes: Cell::new(0),

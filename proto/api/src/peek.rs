@@ -144,6 +144,21 @@ fn scalar(body: &[u8], begin: usize, end: usize) -> Option<Span> {
     (value.len() <= FIELD_BYTES_MAX).then_some(Span { start: begin + leading, end: end - trailing })
 }
 
+/// How many tokens the answer may have at most, if the body says so: the number behind `max_tokens` or one of its
+/// other names, wherever it stands. A look for bytes and no parse, for who needs an estimate before the body is read:
+/// text of a prompt cannot be taken for it, since quotes within a string are escaped.
+pub fn answer_tokens_max(body: &[u8]) -> Option<u32> {
+    const BEGIN: &[u8] = b"\"max_";
+    const NAMES: [&[u8]; 4] = [b"tokens\"", b"completion_tokens\"", b"new_tokens\"", b"output_tokens\""];
+    memchr::memmem::find_iter(body, BEGIN).find_map(|at| {
+        let name = &body[at + BEGIN.len()..];
+        let rest = NAMES.iter().find_map(|known| name.strip_prefix(*known))?;
+        let value = rest.trim_ascii_start().strip_prefix(b":")?.trim_ascii_start();
+        let digits = value.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        std::str::from_utf8(&value[..digits]).ok()?.parse().ok()
+    })
+}
+
 /// Reads a body that is not JSON: a multipart form may name its model in a part of that name; nothing else is known.
 pub fn peek_opaque<'a>(body: &'a [u8], spans: &mut PromptSpans) -> Peeked<'a> {
     spans.clear();

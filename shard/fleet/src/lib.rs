@@ -3,6 +3,7 @@
 //! This crate knows nothing of sockets, JSON or how a policy decides.
 
 pub mod admin;
+pub mod admission;
 pub mod blocks;
 pub mod board;
 pub mod cell;

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use crate::admission::AdmissionStats;
 use crate::cell::Counter;
 use crate::cell::Histogram;
 
@@ -71,6 +72,8 @@ pub struct ShardStats {
     pub received_bytes_total: Counter,
     /// Bytes sent to clients.
     pub sent_bytes_total: Counter,
+    /// What became of requests at the gate, if there is one.
+    pub admission: AdmissionStats,
 }
 
 impl ShardStats {
@@ -102,6 +105,7 @@ impl ShardStats {
             prefix_blocks_matched_total: Counter::default(),
             received_bytes_total: Counter::default(),
             sent_bytes_total: Counter::default(),
+            admission: AdmissionStats::new(&shape.duration_bounds_us),
         }
     }
 }
