@@ -1,5 +1,7 @@
 //! What the command line means: validated once, lowered to what each part of the process needs.
 
+mod admission;
+
 use std::net::IpAddr;
 use std::net::Ipv4Addr;
 use std::net::SocketAddr;
@@ -57,6 +59,8 @@ pub(crate) struct Config {
     pub(crate) driver: IoDriver,
     pub(crate) shard: ShardConfig,
     pub(crate) fleet: FleetConfig,
+    /// How requests are admitted; none when all are at once.
+    pub(crate) admission: Option<fleet::admission::Rules>,
     pub(crate) logs: LogConfig,
     pub(crate) metrics: SocketAddr,
     pub(crate) duration_bounds_us: Arc<[u64]>,
@@ -106,6 +110,7 @@ pub(crate) fn lower(flags: &LaunchFlags) -> Result<Config, Failure> {
         driver,
         shard: shard_config(flags)?,
         fleet: fleet_config(flags, rules)?,
+        admission: admission::rules(&flags.admission)?,
         logs: LogConfig {
             level: log_level(flags)?,
             is_json: flags.logs.log_json,
@@ -262,6 +267,7 @@ fn shard_config(flags: &LaunchFlags) -> Result<ShardConfig, Failure> {
         keep_alive_timeout: seconds("--keep-alive-timeout-secs", limits.keep_alive_timeout_secs)?,
         request_id_headers: limits.request_id_headers.iter().map(|name| name.to_ascii_lowercase()).collect(),
         total_retries_max: flags.workers.max_total_retries,
+        tenant_header: admission::tenant_header(&flags.admission)?,
         seed: rand::random(),
     })
 }

@@ -1,10 +1,14 @@
 //! Every flag that works, in groups, each with its default.
 
+mod admission;
+
 use std::path::PathBuf;
 
 use clap::Args;
 use fleet::rules::CacheAware;
 use policy::Policy;
+
+pub(crate) use crate::cli::flags::admission::AdmissionFlags;
 
 fn policy_help() -> String {
     format!("Policy of models whose workers name none: {}", Policy::NAMES.join(", "))
@@ -25,6 +29,8 @@ pub(crate) struct LaunchFlags {
     pub(crate) health: HealthFlags,
     #[command(flatten)]
     pub(crate) limits: LimitFlags,
+    #[command(flatten)]
+    pub(crate) admission: AdmissionFlags,
     #[command(flatten)]
     pub(crate) logs: LogFlags,
     #[command(flatten)]

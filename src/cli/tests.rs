@@ -42,6 +42,8 @@ fn no_flags_give_the_defaults_of_the_sglang_router() {
     assert_eq!(flags.metrics.prometheus_port, 29000);
     assert_eq!((flags.workers.max_worker_retries, flags.workers.max_total_retries), (3, 6));
     assert_eq!(flags.health.health_check_interval_secs, 60);
+    assert_eq!(flags.admission.max_concurrent_requests, -1);
+    assert_eq!(flags.admission.tenant_header_name, "x-smg-tenant-id");
 }
 
 #[test]
