@@ -169,6 +169,13 @@ enum News {
     Left(Place),
 }
 
+/// What a request cost beyond what its tenant was charged, or below it.
+#[derive(Clone, Copy, Debug)]
+struct Settlement {
+    place: Place,
+    tokens: i64,
+}
+
 /// What whoever takes the lock takes hold of.
 #[derive(Debug)]
 struct Desk {
@@ -192,7 +199,7 @@ pub struct Gate {
     hasher: RandomState,
     next_id: AtomicU64,
     news: (Sender<News>, Receiver<News>),
-    settlements: (Sender<(Place, i64)>, Receiver<(Place, i64)>),
+    settlements: (Sender<Settlement>, Receiver<Settlement>),
     is_dirty: AtomicBool,
     desk: Mutex<Desk>,
     /// When the next start is due that somebody waits for.
@@ -323,9 +330,9 @@ impl Gate {
     pub fn release(&self, permit: Permit, used: Option<u32>) -> bool {
         let somebody_waits = self.word.end(permit.class);
         if somebody_waits && let (Some((place, tokens)), Some(used)) = (permit.charged, used) {
-            let beyond = i64::from(used.min(TOKENS_MAX)) - i64::from(tokens);
+            let tokens = i64::from(used.min(TOKENS_MAX)) - i64::from(tokens);
             // Without room it is dropped: shares are a little off, counts are not.
-            let _ = self.settlements.0.try_send((place, beyond));
+            let _ = self.settlements.0.try_send(Settlement { place, tokens });
         }
         somebody_waits
     }
@@ -352,7 +359,7 @@ impl Gate {
     }
 
     fn work(&self, desk: &mut Desk, now_us: u64) {
-        while let Ok((place, tokens)) = self.settlements.1.try_recv() {
+        while let Ok(Settlement { place, tokens }) = self.settlements.1.try_recv() {
             desk.arbiter.settle(place, tokens);
         }
         // First those who wait already: a place that they leave is there for who enters.
