@@ -1,5 +1,6 @@
 //! The gate under real threads: never too many in flight, and everybody is told in the end.
 
+use std::hint;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -138,4 +139,58 @@ fn many_places() {
 #[test]
 fn four_classes() {
     run(&Rules::by_priority(5));
+}
+
+/// Both have passed when it is at twice the round.
+fn meet(meeting: &AtomicU32, round: u32) {
+    meeting.fetch_add(1, Ordering::SeqCst);
+    let (begun, mut spins) = (Instant::now(), 0_u32);
+    while meeting.load(Ordering::SeqCst) < 2 * round {
+        spins = spins.wrapping_add(1);
+        if spins.is_multiple_of(1_000) {
+            assert!(begun.elapsed() < GIVEN_UP_AFTER, "the other thread has failed");
+            thread::yield_now();
+        }
+        hint::spin_loop();
+    }
+}
+
+/// One ends while another comes, again and again, and nothing else happens that could make up for a lost wake-up: when
+/// both are done, the one that came has been admitted.
+#[test]
+fn an_end_beside_an_arrival_is_never_missed() {
+    const ROUNDS: u32 = 30_000;
+    let gate = plain(1, 5);
+    let (begin, end) = (AtomicU32::new(0), AtomicU32::new(0));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut rng = SmallRng::seed_from_u64(1);
+            for round in 1..=ROUNDS {
+                let permit = admitted(enter(&gate, ONLY, 1));
+                meet(&begin, 2 * round - 1);
+                for _ in 0..rng.random_range(0..400) {
+                    hint::spin_loop();
+                }
+                release(&gate, permit);
+                meet(&end, 2 * round - 1);
+                // The other gives its permit back.
+                meet(&end, 2 * round);
+                meet(&begin, 2 * round);
+            }
+        });
+        scope.spawn(|| {
+            for round in 1..=ROUNDS {
+                meet(&begin, 2 * round - 1);
+                let entry = enter(&gate, ONLY, 1);
+                meet(&end, 2 * round - 1);
+                match entry {
+                    Entry::Queued(mut ticket) => release(&gate, granted(&mut ticket)),
+                    entry => release(&gate, admitted(entry)),
+                }
+                meet(&end, 2 * round);
+                meet(&begin, 2 * round);
+            }
+        });
+    });
+    assert_empty(&gate);
 }
