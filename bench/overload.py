@@ -5,18 +5,20 @@
 
 flood    open-loop Poisson arrivals at a multiple of what the engines can do: goodput over capacity, p99 of admitted
          requests over that of a gateway with little to do, p99 of the time until a refusal.
-tenants  two tenants, one with a hundred times the arrivals of the other: Jain's index of the tokens each was served.
+tenants  two tenants, one with a hundred times the arrivals of the other: Jain's index of the tokens each was served,
+         prompts and answers, as the engines count them.
 cpu      the gateway's own CPU time per request without a limit, with one that nobody waits at, and with one at which
          most wait.
 
 Two simulated engines, whose capacity follows from their settings and is measured as well, behind the release binary on
 CPU 0; engines and load share the last CPU. Needs Linux and Python 3.9. Exit code 1 when a target is missed.
 """
-import argparse, asyncio, json, os, random, signal, socket, statistics, subprocess, sys, tempfile, time, urllib.request
+import argparse, asyncio, json, os, random, re, signal, socket, statistics, subprocess, sys, tempfile, time, urllib.request
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 TARGET = os.environ.get("CARGO_TARGET_DIR", os.path.join(HERE, "..", "target")) + "/release/"
 TICK = os.sysconf("SC_CLK_TCK")
+TOTAL = re.compile(rb'"total_tokens": ?(\d+)')
 LAST_CPU = str(os.cpu_count() - 1)
 HOST = "127.0.0.1"
 
@@ -62,7 +64,7 @@ class Gateway:
         self.port, self.metrics_port = free_port(), free_port()
         urls = [f"http://{HOST}:{port}" for port in engines.ports]
         self.process = subprocess.Popen(
-            [TARGET + "ringway", "--host", HOST, "--port", str(self.port), "--prometheus-host", HOST, "--prometheus-port",
+            ["taskset", "-c", "0-" + LAST_CPU, TARGET + "ringway", "--host", HOST, "--port", str(self.port), "--prometheus-host", HOST, "--prometheus-port",
              str(self.metrics_port), "--shards", "1", "--cpu-affinity", "0", "--policy", "least_load",
              "--load-monitor-interval", "0", "--log-level", "warn", *flags, "--worker-urls", *urls],
             stdout=subprocess.DEVNULL)
@@ -107,7 +109,8 @@ class Connection(asyncio.Protocol):
         length = int(head[at + 16:].split(b"\r\n", 1)[0])
         if len(body) >= length and self.waiter and not self.waiter.done():
             self.buffer = b""
-            self.waiter.set_result((int(head[9:12]), time.perf_counter()))
+            used = TOTAL.search(body)
+            self.waiter.set_result((int(head[9:12]), time.perf_counter(), int(used.group(1)) if used else 0))
 
     def connection_lost(self, error):
         self.transport = None
@@ -118,8 +121,8 @@ class Connection(asyncio.Protocol):
         self.waiter = asyncio.get_running_loop().create_future()
         began = time.perf_counter()
         self.transport.write(request)
-        status, ended = await self.waiter
-        return status, began, ended
+        status, ended, tokens = await self.waiter
+        return status, began, ended, tokens
 
 
 class Load:
@@ -127,19 +130,19 @@ class Load:
 
     def __init__(self, port):
         self.port, self.idle = port, []
-        self.results = []  # (name, status, began, ended)
+        self.results = []  # (name, status, began, ended, tokens)
 
     async def ask(self, name, request):
         connection = self.idle.pop() if self.idle else None
         if connection is None or connection.transport is None:
             _, connection = await asyncio.get_running_loop().create_connection(Connection, HOST, self.port)
         try:
-            status, began, ended = await connection.ask(request)
+            answer = await connection.ask(request)
         except ConnectionError:
-            status, began, ended = 0, 0.0, 0.0
+            answer = (0, 0.0, 0.0, 0)
         else:
             self.idle.append(connection)
-        self.results.append((name, status, began, ended))
+        self.results.append((name, *answer))
 
     async def poisson(self, name, request, rate, seconds, rng):
         """Arrivals at their own times, whatever the answers."""
@@ -206,7 +209,7 @@ def flood(args):
             gateway.stop()
     finally:
         engines.stop()
-    took = lambda name, status: [(end - begin) * 1e3 for who, what, begin, end in load.results
+    took = lambda name, status: [(end - begin) * 1e3 for who, what, begin, end, _ in load.results
                                  if who == name and what == status]
     little, served, refused = took("little", 200), took("flood", 200), took("flood", 429)
     others = sum(1 for who, what, *_ in load.results if who == "flood" and what not in (200, 429))
@@ -227,15 +230,16 @@ async def flooding(load, request, rate, seconds, rng):
     await load.poisson("flood", request, rate, seconds, rng)
 
 
-def rate_of(results, name, seconds):
-    """Answers per second, the first second left out: then everything has started."""
-    ends = [end for who, status, _, end in results if who == name and status == 200]
-    begin = min(begin for who, status, begin, _ in results if who == name and status) + 1
-    return sum(1 for end in ends if begin <= end < begin + seconds - 1) / (seconds - 1)
+def rate_of(results, name, seconds, of=lambda tokens: 1):
+    """Answers, or their tokens, per second; the first second left out: then everything has started."""
+    begin = min(begin for who, status, begin, *_ in results if who == name and status) + 1
+    served = [of(tokens) for who, status, _, end, tokens in results
+              if who == name and status == 200 and begin <= end < begin + seconds - 1]
+    return sum(served) / (seconds - 1)
 
 
 def tenants(args):
-    """One tenant floods, the other asks for a little more than its half."""
+    """One tenant floods, the other asks for more than its half."""
     places, per_s = 4, 100
     big, small = ("flood", 16), ("modest", 24)
     engines = Engines(places, per_s)
@@ -254,9 +258,9 @@ def tenants(args):
     shares, lines = [], []
     for name, tokens in (big, small):
         mine = [result for result in load.results if result[0] == name]
-        shares.append(rate_of(load.results, name, args.seconds) * tokens)
-        lines.append(f"{name}: {len(mine) / args.seconds:.1f} arrivals/s of {tokens} tokens, "
-                     f"{shares[-1]:.1f} tokens/s, {sum(1 for one in mine if one[1] == 429)} refused")
+        shares.append(rate_of(load.results, name, args.seconds, lambda used: used))
+        lines.append(f"{name}: {len(mine) / args.seconds:.1f} arrivals/s for {tokens} tokens each, served "
+                     f"{rate_of(load.results, name, args.seconds):.1f}/s, {shares[-1]:.0f} tokens/s with prompts, {sum(1 for one in mine if one[1] == 429)} refused")
     jain = sum(shares) ** 2 / (len(shares) * sum(share ** 2 for share in shares))
     print("; ".join(lines))
     return [report(jain >= 0.95, f"Jain's index of tokens served {jain:.3f} (target 0.95)")]

@@ -60,7 +60,7 @@ pub(crate) struct Config {
     pub(crate) shard: ShardConfig,
     pub(crate) fleet: FleetConfig,
     /// How requests are admitted; none when all are at once.
-    pub(crate) admission: Option<fleet::admission::Rules>,
+    pub(crate) admission: Option<fleet::admission::GateRules>,
     pub(crate) logs: LogConfig,
     pub(crate) metrics: SocketAddr,
     pub(crate) duration_bounds_us: Arc<[u64]>,

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use api::error::ErrorCode;
 use api::peek;
+use api::peek::Used;
 use fleet::admission::Claim;
 use fleet::admission::ClassId;
 use fleet::admission::Entry;
@@ -101,8 +102,19 @@ pub(crate) fn retry_after_s(shard: &Shard, code: ErrorCode) -> u32 {
     }
 }
 
+/// Notes what a complete answer has cost: what it says itself, else what its length is taken for.
+pub(crate) fn note_answer(trace: &mut Trace<'_>, answer: &[u8]) {
+    if trace.permit.is_some() {
+        trace.tokens = match peek::used(answer) {
+            Some(Used::Total(tokens)) => tokens,
+            Some(Used::Answer(tokens)) => trace.tokens.saturating_add(tokens),
+            None => trace.tokens.saturating_add(tokens_of(answer.len())),
+        };
+    }
+}
+
 /// Tokens that so many bytes of text are taken for.
-pub(crate) fn tokens_of(bytes: usize) -> u32 {
+fn tokens_of(bytes: usize) -> u32 {
     bytes.div_ceil(BYTES_PER_TOKEN).min(u32::MAX as usize) as u32
 }
 

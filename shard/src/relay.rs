@@ -228,7 +228,7 @@ async fn send_whole(
         leg.release();
     }
     trace.status = whole.head.status;
-    trace.tokens = trace.tokens.saturating_add(admit::tokens_of(whole.body.len()));
+    admit::note_answer(trace, whole.body);
     trace.first_byte = Some(shard.clock.now());
     let sent = client.send(shard, &out, body).await;
     shard.give_buffer(out);

@@ -3,10 +3,10 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use fleet::admission::GateRules;
 use fleet::admission::IN_FLIGHT_BY_CLASS_MAX;
 use fleet::admission::IN_FLIGHT_MAX;
 use fleet::admission::QUEUE_MAX;
-use fleet::admission::Rules;
 use fleet::admission::STARTS_PER_S_MAX;
 use fleet::admission::priority_names;
 
@@ -26,7 +26,7 @@ const QUEUE_TIMEOUT_S: u64 = 60;
 ///
 /// # Errors
 /// The first flag that cannot be used, as one line.
-pub(super) fn rules(flags: &AdmissionFlags) -> Result<Option<Rules>, Failure> {
+pub(super) fn rules(flags: &AdmissionFlags) -> Result<Option<GateRules>, Failure> {
     let by_priority = flags.priority_scheduler_enabled;
     let rate = flags.rate_limit_tokens_per_second.and_then(NonZeroU32::new);
     if flags.max_concurrent_requests == NO_LIMIT {
@@ -49,30 +49,30 @@ pub(super) fn rules(flags: &AdmissionFlags) -> Result<Option<Rules>, Failure> {
         &format!("--rate-limit-tokens-per-second must be between 0 and {STARTS_PER_S_MAX}"),
     )?;
     let rules = if by_priority { prioritised(flags, in_flight_max) } else { plain(flags, in_flight_max) };
-    rules.map(|rules| Some(Rules { starts_per_s: rate, ..rules }))
+    rules.map(|rules| Some(GateRules { starts_per_s: rate, ..rules }))
 }
 
-fn plain(flags: &AdmissionFlags, in_flight_max: u32) -> Result<Rules, Failure> {
+fn plain(flags: &AdmissionFlags, in_flight_max: u32) -> Result<GateRules, Failure> {
     let queue_size = flags.queue_size.unwrap_or(QUEUE_SIZE);
     require(queue_size <= QUEUE_MAX, &format!("--queue-size must be between 0 and {QUEUE_MAX}"))?;
     let timeout_s = flags.queue_timeout_secs.unwrap_or(QUEUE_TIMEOUT_S);
     let timeout = if queue_size == 0 { Duration::ZERO } else { seconds("--queue-timeout-secs", timeout_s)? };
-    Ok(Rules::plain(in_flight_max, queue_size, timeout))
+    Ok(GateRules::plain(in_flight_max, queue_size, timeout))
 }
 
-fn prioritised(flags: &AdmissionFlags, in_flight_max: u32) -> Result<Rules, Failure> {
+fn prioritised(flags: &AdmissionFlags, in_flight_max: u32) -> Result<GateRules, Failure> {
     require(
         flags.queue_size.is_none() && flags.queue_timeout_secs.is_none(),
         "--queue-size and --queue-timeout-secs do not go with --priority-scheduler-enabled, whose classes have queues of \
          their own",
     )?;
-    let rules = Rules::by_priority(in_flight_max);
+    let rules = GateRules::by_priority(in_flight_max);
     let name = &flags.priority_scheduler_default_max_class;
     let class_max = rules.class_named(name.as_bytes()).ok_or_else(|| {
         let names = priority_names().join(", ");
         Failure::usage(format!("unknown --priority-scheduler-default-max-class `{name}`: use {names}"))
     })?;
-    Ok(Rules { class_max, ..rules })
+    Ok(GateRules { class_max, ..rules })
 }
 
 /// The header, lower case, that names a request's tenant, if it is trusted.

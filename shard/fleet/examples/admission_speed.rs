@@ -19,8 +19,8 @@ use fleet::admission::Claim;
 use fleet::admission::ClassId;
 use fleet::admission::Entry;
 use fleet::admission::Gate;
+use fleet::admission::GateRules;
 use fleet::admission::Permit;
-use fleet::admission::Rules;
 use fleet::admission::TenantId;
 use fleet::admission::Ticket;
 use fleet::admission::Verdict;
@@ -30,11 +30,11 @@ const QUEUED_ROUNDS: u64 = 200_000;
 
 fn main() {
     let wait = Duration::from_secs(60);
-    let plain = || Gate::new(Rules::plain(1_000, 100, wait));
+    let plain = || Gate::new(GateRules::plain(1_000, 100, wait));
     println!("at once, one class:            {:6.1} ns", at_once(&plain()));
-    println!("at once, four classes:         {:6.1} ns", at_once(&Gate::new(Rules::by_priority(1_000))));
+    println!("at once, four classes:         {:6.1} ns", at_once(&Gate::new(GateRules::by_priority(1_000))));
     let starts_per_s = NonZeroU32::new(100_000);
-    let paced = Gate::new(Rules { starts_per_s, ..Rules::plain(1 << 24, 0, wait) });
+    let paced = Gate::new(GateRules { starts_per_s, ..GateRules::plain(1 << 24, 0, wait) });
     println!("at once, starts limited:       {:6.1} ns", at_once(&paced));
     for threads in [2, 4] {
         let gate = plain();
@@ -54,8 +54,12 @@ fn main() {
     println!("refused by a full queue of 100: {:5.0} ns", refused());
 }
 
-/// In and out again.
+/// In and out again: the best of three.
 fn at_once(gate: &Gate) -> f64 {
+    (0..3).map(|_| once(gate)).fold(f64::INFINITY, f64::min)
+}
+
+fn once(gate: &Gate) -> f64 {
     let claim = || Claim { tenant: TenantId(1), tokens: 100 };
     let begun = Instant::now();
     for round in 0..ROUNDS {
@@ -77,7 +81,7 @@ fn permit_of(ticket: &mut Ticket) -> Option<Permit> {
 
 /// One comes and waits behind the others, one ends, and whoever is next goes on: what a request that waits costs.
 fn queued(waiting: usize, tenants: u64) -> f64 {
-    let gate = Gate::new(Rules::plain(1, waiting as u32 + 1, Duration::from_secs(60)));
+    let gate = Gate::new(GateRules::plain(1, waiting as u32 + 1, Duration::from_secs(60)));
     let enter =
         |number: u64| gate.enter(ClassId(0), 0, || Claim { tenant: TenantId(number % tenants), tokens: 100 });
     let Entry::Admitted(mut permit) = enter(0) else { return f64::NAN };
@@ -107,7 +111,7 @@ fn queued(waiting: usize, tenants: u64) -> f64 {
 
 /// One comes to a queue that is full.
 fn refused() -> f64 {
-    let gate = Gate::new(Rules::plain(1, 100, Duration::from_secs(60)));
+    let gate = Gate::new(GateRules::plain(1, 100, Duration::from_secs(60)));
     let enter = || gate.enter(ClassId(0), 0, || Claim { tenant: TenantId(1), tokens: 100 });
     let held: Vec<Entry> = (0..101).map(|_| enter()).collect();
     let begun = Instant::now();

@@ -74,10 +74,10 @@ use self::lane::Waiter;
 pub use self::rules::CLASSES_MAX;
 pub use self::rules::ClassId;
 pub use self::rules::ClassRules;
+pub use self::rules::GateRules;
 pub use self::rules::IN_FLIGHT_BY_CLASS_MAX;
 pub use self::rules::IN_FLIGHT_MAX;
 pub use self::rules::QUEUE_MAX;
-pub use self::rules::Rules;
 pub use self::rules::STARTS_PER_S_MAX;
 pub use self::rules::priority_names;
 pub use self::stats::AdmissionStats;
@@ -194,7 +194,7 @@ struct Pace {
 #[derive(Debug)]
 pub struct Gate {
     word: Word,
-    rules: Rules,
+    rules: GateRules,
     bucket: Option<Bucket>,
     hasher: RandomState,
     next_id: AtomicU64,
@@ -212,7 +212,7 @@ pub struct Gate {
 
 impl Gate {
     /// A gate nobody has passed yet.
-    pub fn new(rules: Rules) -> Self {
+    pub fn new(rules: GateRules) -> Self {
         let places: u32 = rules.classes.iter().map(|class| class.queue_max).sum();
         let waiting_max = if places == 0 { 0 } else { places + ARRIVALS_TO_JUDGE_MAX };
         let settlements_max = (rules.in_flight_max as usize).min(SETTLEMENTS_QUEUED_MAX);
@@ -233,7 +233,7 @@ impl Gate {
     }
 
     /// What it goes by.
-    pub fn rules(&self) -> &Rules {
+    pub fn rules(&self) -> &GateRules {
         &self.rules
     }
 

@@ -139,3 +139,18 @@ fn the_bound_on_an_answer_is_found_under_all_its_names() {
         assert_eq!(answer_tokens_max(body.as_bytes()), expect, "{body}");
     }
 }
+
+#[test]
+fn what_was_used_is_read_from_the_end_of_an_answer() {
+    let long = format!(r#"{{"total_tokens":1,"text":"{}"}}"#, "x".repeat(5_000));
+    for (body, expect) in [
+        (r#"{"usage":{"prompt_tokens":3,"total_tokens":10,"completion_tokens":7}}"#, Some(Used::Total(10))),
+        (r#"{"text":"a","meta_info":{"prompt_tokens":3,"completion_tokens": 7}}"#, Some(Used::Answer(7))),
+        (r#"{"usage":{"input_tokens":3,"output_tokens":8}}"#, Some(Used::Answer(8))),
+        (r#"{"usage":{"total_tokens":null}}"#, None),
+        (&long, None),
+        ("", None),
+    ] {
+        assert_eq!(used(body.as_bytes()), expect, "{body}");
+    }
+}

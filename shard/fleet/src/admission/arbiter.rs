@@ -4,8 +4,8 @@
 //! [`PROMOTION_EVERY`]th start goes to whoever has waited longest beyond its class's patience.
 
 use super::ClassId;
+use super::GateRules;
 use super::Place;
-use super::Rules;
 use super::lane::Lane;
 use super::lane::Waiter;
 
@@ -31,7 +31,7 @@ pub(super) struct Turn<T> {
 }
 
 impl<T> Arbiter<T> {
-    pub(super) fn new(rules: &Rules) -> Self {
+    pub(super) fn new(rules: &GateRules) -> Self {
         let micros = |duration: std::time::Duration| duration.as_micros() as u64;
         Self {
             lanes: rules.classes.iter().map(|_| Lane::new()).collect(),

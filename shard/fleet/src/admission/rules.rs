@@ -14,13 +14,13 @@ pub const QUEUE_MAX: u32 = 1 << 16;
 /// Most request starts per second that can be asked for; time in its units then lasts for years.
 pub const STARTS_PER_S_MAX: u32 = 100_000;
 
-/// A class of priority: its position in [`Rules::classes`], the highest first.
+/// A class of priority: its position in [`GateRules::classes`], the highest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClassId(pub u8);
 
 /// What admission goes by.
 #[derive(Clone, Debug)]
-pub struct Rules {
+pub struct GateRules {
     /// Requests in flight at a time.
     pub in_flight_max: u32,
     /// Request starts per second, with a burst of `in_flight_max`; none for no such limit.
@@ -59,7 +59,7 @@ const BY_PRIORITY: [(&str, u32, u32, u32, u64, u64); CLASSES_MAX] = [
 /// Position of the default class among them.
 const DEFAULT_CLASS: ClassId = ClassId(2);
 
-impl Rules {
+impl GateRules {
     /// One class for all.
     pub fn plain(in_flight_max: u32, queue_max: u32, queue_timeout: Duration) -> Self {
         let class = ClassRules { name: "default", reserve: 0, queue_max, queue_timeout, starvation: None };
@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     fn reserves(in_flight_max: u32) -> Vec<u32> {
-        Rules::by_priority(in_flight_max).classes.iter().map(|class| class.reserve).collect()
+        GateRules::by_priority(in_flight_max).classes.iter().map(|class| class.reserve).collect()
     }
 
     #[test]
@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn classes_are_found_by_name() {
-        let rules = Rules::by_priority(10);
+        let rules = GateRules::by_priority(10);
         assert_eq!(rules.class_named(b"Interactive"), Some(ClassId(1)));
         assert_eq!(rules.class_named(b"urgent"), None);
         assert_eq!(rules.class(rules.default_class).name, "default");

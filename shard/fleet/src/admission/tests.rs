@@ -14,7 +14,7 @@ const SYSTEM: ClassId = ClassId(0);
 const BULK: ClassId = ClassId(3);
 
 fn plain(in_flight_max: u32, queue_max: u32) -> Gate {
-    Gate::new(Rules::plain(in_flight_max, queue_max, Duration::from_secs(60)))
+    Gate::new(GateRules::plain(in_flight_max, queue_max, Duration::from_secs(60)))
 }
 
 fn claim(tenant: u64, tokens: u32) -> Claim {
@@ -173,7 +173,7 @@ fn the_last_of_the_largest_holder_gives_way() {
 #[test]
 fn classes_go_in_order_and_reserves_are_kept() {
     // Of eight places four are kept: one for system, three for interactive.
-    let gate = Gate::new(Rules::by_priority(8));
+    let gate = Gate::new(GateRules::by_priority(8));
     let reserves: Vec<u32> = gate.rules.classes.iter().map(|class| class.reserve).collect();
     assert_eq!(reserves, [0, 3, 0, 0]);
     let mut bulk: Vec<Permit> = (0..5).map(|_| admitted(enter(&gate, BULK, 1))).collect();
@@ -198,7 +198,7 @@ fn classes_go_in_order_and_reserves_are_kept() {
 
 #[test]
 fn who_starves_goes_before_a_higher_class_now_and_then() {
-    let gate = Gate::new(Rules::by_priority(1));
+    let gate = Gate::new(GateRules::by_priority(1));
     let mut permit = admitted(enter(&gate, SYSTEM, 1));
     let mut bulk = queued(enter(&gate, BULK, 1));
     let after_us = 121_000_000;
@@ -223,7 +223,8 @@ fn who_starves_goes_before_a_higher_class_now_and_then() {
 
 #[test]
 fn starts_wait_for_their_time() {
-    let rules = Rules { starts_per_s: NonZeroU32::new(10), ..Rules::plain(2, 5, Duration::from_secs(60)) };
+    let rules =
+        GateRules { starts_per_s: NonZeroU32::new(10), ..GateRules::plain(2, 5, Duration::from_secs(60)) };
     let gate = Gate::new(rules);
     for _ in 0..2 {
         release(&gate, admitted(enter(&gate, ONLY, 1)));

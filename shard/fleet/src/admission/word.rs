@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Acquire;
 
 use super::CLASSES_MAX;
 use super::ClassId;
-use super::Rules;
+use super::GateRules;
 
 /// What became of an arrival.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +41,7 @@ pub(super) struct Counts(u64);
 
 impl Word {
     /// Nobody in flight, nobody waiting. At most `waiting_max` will ever wait.
-    pub(super) fn new(rules: &Rules, waiting_max: u32) -> Self {
+    pub(super) fn new(rules: &GateRules, waiting_max: u32) -> Self {
         let mut reserves = [0; CLASSES_MAX];
         for (reserve, class) in reserves.iter_mut().zip(&rules.classes) {
             *reserve = u64::from(class.reserve);

@@ -25,7 +25,7 @@ struct Waits {
 
 /// What the gate should do, said as plainly as possible.
 struct Model {
-    rules: Rules,
+    rules: GateRules,
     in_flight: Vec<u32>,
     /// In order of arrival.
     waiting: Vec<Waits>,
@@ -42,7 +42,7 @@ struct Told {
 }
 
 impl Model {
-    fn new(rules: &Rules) -> Model {
+    fn new(rules: &GateRules) -> Model {
         let classes = rules.classes.len();
         Model {
             rules: rules.clone(),
@@ -149,12 +149,12 @@ impl Model {
     }
 }
 
-fn rules(rng: &mut SmallRng) -> Rules {
+fn rules(rng: &mut SmallRng) -> GateRules {
     let in_flight_max = rng.random_range(1..9);
     if rng.random_range(0..2) == 0 {
-        return Rules::plain(in_flight_max, rng.random_range(0..8), Duration::from_secs(60));
+        return GateRules::plain(in_flight_max, rng.random_range(0..8), Duration::from_secs(60));
     }
-    let mut rules = Rules::by_priority(in_flight_max);
+    let mut rules = GateRules::by_priority(in_flight_max);
     for class in &mut rules.classes {
         class.queue_max = rng.random_range(1..6);
         class.starvation = Some(Duration::from_micros(rng.random_range(1..50)));

@@ -80,7 +80,7 @@ impl Shard<'_> {
     }
 }
 
-fn run(rules: &Rules) {
+fn run(rules: &GateRules) {
     let gate = Gate::new(rules.clone());
     let in_flight = AtomicU32::new(0);
     let clock = Instant::now();
@@ -123,22 +123,22 @@ fn run(rules: &Rules) {
 
 #[test]
 fn one_place() {
-    run(&Rules::plain(1, 20, Duration::from_secs(1)));
+    run(&GateRules::plain(1, 20, Duration::from_secs(1)));
 }
 
 #[test]
 fn a_few_places_and_a_short_queue() {
-    run(&Rules::plain(3, 2, Duration::from_secs(1)));
+    run(&GateRules::plain(3, 2, Duration::from_secs(1)));
 }
 
 #[test]
 fn many_places() {
-    run(&Rules::plain(16, 100, Duration::from_secs(1)));
+    run(&GateRules::plain(16, 100, Duration::from_secs(1)));
 }
 
 #[test]
 fn four_classes() {
-    run(&Rules::by_priority(5));
+    run(&GateRules::by_priority(5));
 }
 
 /// Both have passed when it is at twice the round.
