@@ -39,6 +39,9 @@
 //! *Whoever is counted as waiting is counted out once*: by the verdict it was sent, or, if it closed its channel
 //! before that, by the word that it left. So at any time at most one entry and one leaving per counted waiter are on
 //! their way, and the channel, with room for two of each, never overflows.
+//!
+//! No thread sleeps for another. What is left of waiting is inside the channel: who reads it spins for as long as a
+//! sender that has taken a slot has not filled it, which is some instructions.
 
 mod arbiter;
 mod bucket;
@@ -112,9 +115,9 @@ pub struct Claim {
     pub tokens: u32,
 }
 
-/// A place in the queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+/// Where somebody waits, or has waited.
+#[derive(Clone, Copy, Debug)]
+struct Place {
     class: ClassId,
     tenant: TenantId,
     id: u64,
@@ -188,6 +191,8 @@ struct Desk {
 struct Pace {
     since_us: u64,
     admitted: u64,
+    /// Whether somebody has waited since then.
+    is_moving: bool,
 }
 
 /// The gate that all shards share.
@@ -359,7 +364,7 @@ impl Gate {
     }
 
     fn work(&self, desk: &mut Desk, now_us: u64) {
-        while let Ok(Settlement { place, tokens }) = self.settlements.1.try_recv() {
+        for Settlement { place, tokens } in self.settlements.1.try_iter().take(SETTLEMENTS_QUEUED_MAX) {
             desk.arbiter.settle(place, tokens);
         }
         // First those who wait already: a place that they leave is there for who enters.
@@ -452,13 +457,16 @@ impl Pace {
     /// At the end of each window: how long who comes now would wait behind so many.
     fn retry_after_s(&mut self, waiting: u64, now_us: u64) -> Option<u32> {
         let elapsed_us = now_us.saturating_sub(self.since_us);
-        if elapsed_us < PACE_WINDOW_US {
-            return None;
-        }
-        let admitted = std::mem::take(&mut self.admitted);
-        self.since_us = now_us;
-        let seconds = (waiting * elapsed_us).div_ceil(admitted.max(1) * 1_000_000);
-        Some(seconds.clamp(1, RETRY_AFTER_S_MAX) as u32)
+        let is_over =
+            elapsed_us >= PACE_WINDOW_US && (self.admitted > 0 || elapsed_us >= 10 * PACE_WINDOW_US);
+        let seconds = match self.is_moving {
+            true if !is_over => return None,
+            true => Some((waiting * elapsed_us).div_ceil(self.admitted.max(1) * 1_000_000)),
+            // Nobody waited: the time before says nothing.
+            false => None,
+        };
+        *self = Self { since_us: now_us, admitted: 0, is_moving: waiting > 0 };
+        Some(seconds?.clamp(1, RETRY_AFTER_S_MAX) as u32)
     }
 }
 

@@ -247,13 +247,17 @@ fn starts_wait_for_their_time() {
 
 #[test]
 fn a_refused_client_is_told_when_the_queue_has_moved() {
+    // An hour in which nobody waits says nothing of the pace.
+    const HOUR_US: u64 = 3_600_000_000;
     let gate = plain(1, 40);
-    let mut permit = admitted(enter(&gate, ONLY, 1));
-    let mut tickets: Vec<Ticket> = (0..30).map(|_| queued(enter(&gate, ONLY, 1))).collect();
+    let enter = || gate.enter(ONLY, HOUR_US, || claim(1, 1));
+    let mut permit = admitted(enter());
+    let mut tickets: Vec<Ticket> = (0..30).map(|_| queued(enter())).collect();
+    assert_eq!(gate.retry_after_s(), 1);
     // Two in a second, and 28 wait.
-    for second_us in [400_000, 1_000_000] {
+    for after_us in [400_000, 1_000_000] {
         assert!(gate.release(permit, None));
-        gate.pump(second_us);
+        gate.pump(HOUR_US + after_us);
         permit = granted(&mut tickets.remove(0));
     }
     assert_eq!(gate.retry_after_s(), 14);
