@@ -164,7 +164,7 @@ fn tenant(shard: &Shard, gate: &Gate, head: &RequestHead<'_>) -> TenantId {
     match (named, head.header("authorization")) {
         (Some(name), _) if !name.is_empty() => gate.tenant("header", name),
         (_, Some(credentials)) => gate.tenant("auth", credentials),
-        // The client's address, as soon as it is known here.
+        // Whoever says neither shares with all others who do not.
         _ => TenantId::default(),
     }
 }

@@ -1,11 +1,12 @@
 //! The data plane: one shard per CPU, each with its own accept loop, codec, worker connections and policy replica.
 //!
 //! A request's life, in the order of the modules that carry it: [`accept`] → [`conn`] (idle until readable) →
-//! [`intake`] (head and body) → [`exchange`] (which endpoint) → [`admit`] (now, or from a queue) → [`route`] (which worker) → [`dispatch`] (attempts,
-//! each an [`ask`] over an [`upstream`] connection) → [`relay`] → [`finish`].
+//! [`intake`] (head and body) → [`exchange`] (which endpoint) → [`admit`] (at once, or from a queue) → [`route`] (which
+//! worker) → [`dispatch`] (attempts, each an [`ask`] over an [`upstream`] connection) → [`relay`] → [`finish`].
 //!
 //! Invariants
-//! - A shard talks to other threads only through [`port`] and atomic cells; nothing here locks.
+//! - A shard talks to other threads only through [`port`], [`fleet::admission`] and atomic cells; nothing here waits for
+//!   a lock.
 //! - Routing is not async.
 //! - What happened to a request is told once, in [`finish`], also when the client leaves.
 //! - Peer bytes never panic, and every buffer has a bound in [`limits`].

@@ -172,14 +172,18 @@ impl<T> Lane<T> {
 
     /// Forgets tenants that are not ahead, and everybody when nobody waits: then there is nothing to share.
     fn forget(&mut self) {
+        if self.len == 0 {
+            let last = self.idle.last().map_or(0, |&(tag, _)| tag);
+            self.virtual_time = self.virtual_time.max(last);
+            self.idle.clear();
+            self.tenants.clear();
+            return;
+        }
         while let Some(&(tag, id)) = self.idle.first()
-            && (tag <= self.virtual_time || self.len == 0 || self.idle.len() > IDLE_TENANTS_MAX)
+            && (tag <= self.virtual_time || self.idle.len() > IDLE_TENANTS_MAX)
         {
             self.idle.pop_first();
             self.tenants.remove(&id);
-            if self.len == 0 {
-                self.virtual_time = self.virtual_time.max(tag);
-            }
         }
     }
 
