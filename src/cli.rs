@@ -14,6 +14,7 @@ use clap::Subcommand;
 use clap::error::ErrorKind;
 
 use crate::EXIT_USAGE;
+pub(crate) use crate::cli::flags::AdmissionFlags;
 pub(crate) use crate::cli::flags::BreakerFlags;
 pub(crate) use crate::cli::flags::DemoFlags;
 pub(crate) use crate::cli::flags::EngineFlags;

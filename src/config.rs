@@ -1,5 +1,6 @@
 //! What the command line means: validated once, lowered to what each part of the process needs.
 
+mod admission;
 mod reliability;
 mod security;
 
@@ -63,6 +64,8 @@ pub(crate) struct Config {
     pub(crate) driver: IoDriver,
     pub(crate) shard: ShardConfig,
     pub(crate) fleet: FleetConfig,
+    /// How requests are admitted; none when all are at once.
+    pub(crate) admission: Option<fleet::admission::GateRules>,
     pub(crate) logs: LogConfig,
     pub(crate) retry_budget_percent: u32,
     pub(crate) security: SecurityConfig,
@@ -118,6 +121,7 @@ pub(crate) fn lower(flags: &LaunchFlags) -> Result<Config, Failure> {
         shard: shard_config(flags, Arc::clone(&security.guard))?,
         security,
         fleet: fleet_config(flags, rules)?,
+        admission: admission::rules(&flags.admission)?,
         logs: LogConfig {
             level: log_level(flags)?,
             is_json: flags.logs.log_json,
@@ -285,6 +289,7 @@ fn shard_config(flags: &LaunchFlags, guard: Arc<Guard>) -> Result<ShardConfig, F
             flags.breakers.inter_token_timeout_secs,
         )?,
         guard,
+        tenant_header: admission::tenant_header(&flags.admission)?,
         seed: rand::random(),
     })
 }

@@ -14,6 +14,7 @@ use api::endpoint::METHODS;
 use api::error::ErrorCode;
 use arc_swap::ArcSwap;
 use fleet::admin::ADMIN_CALLS_QUEUED_MAX;
+use fleet::admission::Gate;
 use fleet::budget::RetryBudget;
 use fleet::cell::Lifecycle;
 use fleet::decision::DecisionRing;
@@ -106,11 +107,13 @@ pub(crate) fn start(mut config: Config) -> Result<Running, Failure> {
         reports,
         admin,
         tokens,
+        gate: config.admission.take().map(|rules| Arc::new(Gate::new(rules))),
     };
     let sources = Sources {
         shards: shard_stats.clone(),
         control: state.stats(),
         snapshot: Arc::clone(&shared.snapshot),
+        gate: shared.gate.clone(),
     };
     let no_thread = |error: std::io::Error| Failure::runtime(format!("cannot start a thread: {error}"));
     let mut shards = Vec::with_capacity(listeners.len());

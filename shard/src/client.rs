@@ -85,9 +85,16 @@ impl<'a> Client<'a> {
 
     /// Sets an earlier deadline for one step; [`Client::restore_deadline`] ends it.
     pub(crate) fn shorten_deadline(&self, step_deadline_ms: u64) {
-        let deadline_ms =
-            if self.deadline_ms == 0 { step_deadline_ms } else { step_deadline_ms.min(self.deadline_ms) };
-        self.slot.busy_until(deadline_ms);
+        self.slot.busy_until(self.earlier(step_deadline_ms));
+    }
+
+    /// The same for a step that draining ends as well: a wait for admission.
+    pub(crate) fn queue_until(&self, step_deadline_ms: u64) {
+        self.slot.idle_until(self.earlier(step_deadline_ms));
+    }
+
+    fn earlier(&self, deadline_ms: u64) -> u64 {
+        if self.deadline_ms == 0 { deadline_ms } else { deadline_ms.min(self.deadline_ms) }
     }
 
     /// Goes back to the deadline of the exchange, or of the next token.

@@ -19,6 +19,7 @@ use fleet::cell::Phase;
 use wire::RequestHead;
 use wire::Version;
 
+use crate::admit;
 use crate::answer::Own;
 use crate::answer::answer;
 use crate::answer::answer_error;
@@ -150,9 +151,9 @@ async fn serve(
 }
 
 /// A whole request.
-struct Incoming<'a, 'h> {
-    head: &'a RequestHead<'h>,
-    body: &'a [u8],
+pub(crate) struct Incoming<'a, 'h> {
+    pub(crate) head: &'a RequestHead<'h>,
+    pub(crate) body: &'a [u8],
     /// Who asks, or why they are not let in.
     admission: &'a Result<Caller, ApiError>,
 }
@@ -196,7 +197,7 @@ fn not_served(trace: &Trace<'_>) -> Option<ApiError> {
 async fn handle(
     shard: &Rc<Shard>,
     client: &mut Client<'_>,
-    watch: Pin<&mut dyn Readiness>,
+    mut watch: Pin<&mut dyn Readiness>,
     incoming: &Incoming<'_, '_>,
     trace: &mut Trace<'_>,
 ) -> Next {
@@ -218,6 +219,14 @@ async fn handle(
             admin(shard, client, watch, incoming, caller.principal.as_ref(), connection, trace).await
         }
         Handler::Relay(shape) => {
+            if shard.gate.is_some()
+                && let Err(stop) = admit::admit(shard, client, watch.as_mut(), incoming, trace).await
+            {
+                let Stop::Reject(error) = stop else { return Next::Close };
+                // Draining may have begun meanwhile.
+                let connection = connection_after(shard, incoming.head);
+                return answer_error(shard, client, connection, &error, trace).await;
+            }
             let outgoing = Outgoing {
                 head: incoming.head,
                 body: incoming.body,

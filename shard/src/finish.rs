@@ -8,12 +8,14 @@ use api::endpoint::Endpoint;
 use api::endpoint::METHODS;
 use api::endpoint::method_index;
 use api::error::ErrorCode;
+use fleet::admission::Permit;
 use fleet::id::WorkerId;
 use fleet::stats::status_index;
 use smallvec::SmallVec;
 use tracing::Level;
 use tracing::info;
 
+use crate::admit;
 use crate::clock::micros;
 use crate::guard::CorsBlock;
 use crate::route::Leg;
@@ -41,6 +43,12 @@ pub(crate) struct Trace<'a> {
     /// Whose key the request came with, if it was a tenant's.
     pub(crate) tenant: Option<Arc<str>>,
     started: Instant,
+    /// Its place among the requests in flight, if these are limited.
+    pub(crate) permit: Option<Permit>,
+    /// How long it waited for that.
+    pub(crate) queued_us: Option<u64>,
+    /// Tokens of its prompt and answer, as far as they are known.
+    pub(crate) tokens: u32,
     pub(crate) leg: Option<Leg>,
     pub(crate) attempts: u32,
     /// Workers that have failed this request, until everybody has.
@@ -71,6 +79,9 @@ impl<'a> Trace<'a> {
             cors: shard.config.guard.cors_block_of_anybody(),
             tenant: None,
             started,
+            permit: None,
+            queued_us: None,
+            tokens: 0,
             leg: None,
             attempts: 0,
             tried: SmallVec::new(),
@@ -129,6 +140,7 @@ impl<'a> Trace<'a> {
             reason,
             attempts = self.attempts,
             outcome,
+            queued_us = self.queued_us,
             routed_us = since_start(self.routed),
             head_us = since_start(self.upstream_head),
             first_byte_us = since_start(self.first_byte),
@@ -146,6 +158,9 @@ fn row(endpoint: Endpoint, method: &str) -> usize {
 
 impl Drop for Trace<'_> {
     fn drop(&mut self) {
+        if let Some(permit) = self.permit.take() {
+            admit::release(self.shard, permit, self.tokens);
+        }
         let duration_us = micros(self.started, self.shard.clock.now());
         self.count(duration_us);
         if tracing::enabled!(target: "access", Level::INFO) {

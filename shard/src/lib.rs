@@ -1,16 +1,18 @@
 //! The data plane: one shard per CPU, each with its own accept loop, codec, worker connections and policy replica.
 //!
 //! A request's life, in the order of the modules that carry it: [`accept`] → [`conn`] (idle until readable) →
-//! [`intake`] (head and body) → [`exchange`] (which endpoint) → [`route`] (which worker) → [`dispatch`] (attempts,
-//! each an [`ask`] over an [`upstream`] connection) → [`relay`] → [`finish`].
+//! [`intake`] (head and body) → [`exchange`] (which endpoint) → [`admit`] (at once, or from a queue) → [`route`] (which
+//! worker) → [`dispatch`] (attempts, each an [`ask`] over an [`upstream`] connection) → [`relay`] → [`finish`].
 //!
 //! Invariants
-//! - A shard talks to other threads only through [`port`] and atomic cells; nothing here locks.
+//! - A shard talks to other threads only through [`port`], [`fleet::admission`] and atomic cells; nothing here waits for
+//!   a lock.
 //! - Routing is not async.
 //! - What happened to a request is told once, in [`finish`], also when the client leaves.
 //! - Peer bytes never panic, and every buffer has a bound in [`limits`].
 
 mod accept;
+mod admit;
 mod answer;
 mod ask;
 mod client;
@@ -49,6 +51,7 @@ use arc_swap::ArcSwap;
 use crossbeam_channel::Sender;
 use fleet::access::TokenRoad;
 use fleet::admin::AdminCall;
+use fleet::admission::Gate;
 use fleet::breaker::BreakerRules;
 use fleet::budget::RetryBudget;
 use fleet::cell::Lifecycle;
@@ -104,6 +107,8 @@ pub struct ShardConfig {
     pub inter_token_timeout: Option<Duration>,
     /// Who may ask for what.
     pub guard: Arc<Guard>,
+    /// Header, lower case, whose value names a request's tenant, if clients are trusted to say so.
+    pub tenant_header: Option<String>,
     /// Seed of this process's generators.
     pub seed: u64,
 }
@@ -123,6 +128,8 @@ pub struct Shared {
     pub admin: Sender<AdminCall>,
     /// To whoever verifies signed tokens, if they are accepted.
     pub tokens: Option<TokenRoad>,
+    /// How many requests are in flight at a time, and who waits; none for no limit.
+    pub gate: Option<Arc<Gate>>,
 }
 
 /// One shard's own part.

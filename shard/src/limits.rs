@@ -42,6 +42,10 @@ pub(crate) const INTERIM_RESPONSES_MAX: u32 = 8;
 pub(crate) const TICK: Duration = Duration::from_millis(100);
 /// Least time between two batches of reports that are not full: control publishes no faster.
 pub(crate) const REPORT_INTERVAL: Duration = Duration::from_millis(1);
+/// Shortest pause between two looks whether a request start is due: the grain of the runtime's timer.
+pub(crate) const START_PAUSE_MIN: Duration = Duration::from_millis(1);
+/// Longest pause: so late, at most, is a start that became due earlier than was known.
+pub(crate) const START_PAUSE_MAX: Duration = Duration::from_millis(10);
 /// Ticks between two sweeps of the idle worker connections.
 pub(crate) const SWEEP_EVERY_TICKS: u64 = 10;
 /// Connections that the control plane's own listener has beyond the bound of all: a crowd of clients locks no admin out.

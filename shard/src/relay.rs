@@ -16,6 +16,7 @@ use wire::ResponseFraming;
 use wire::ResponseHead;
 use wire::Version;
 
+use crate::admit;
 use crate::answer::answer_error;
 use crate::ask::Answered;
 use crate::client::Client;
@@ -346,6 +347,7 @@ async fn send_whole(
         leg.release();
     }
     trace.status = whole.head.status;
+    admit::note_answer(trace, whole.body);
     trace.first_byte = Some(shard.clock.now());
     let sent = client.send(shard, &out, body).await;
     shard.give_buffer(out);

@@ -9,6 +9,7 @@ use std::time::Instant;
 use api::peek::PromptSpans;
 use arc_swap::ArcSwap;
 use arc_swap::Cache;
+use fleet::admission::Gate;
 use fleet::budget::RetryBudget;
 use fleet::cell::Lifecycle;
 use fleet::decision::DecisionRing;
@@ -22,6 +23,7 @@ use rand::rngs::SmallRng;
 
 use crate::ShardConfig;
 use crate::Shared;
+use crate::admit::Queue;
 use crate::clock::Clock;
 use crate::guard::Door;
 use crate::limits;
@@ -58,6 +60,8 @@ pub(crate) struct Shard {
     pub(crate) decisions: Arc<DecisionRing>,
     pub(crate) lifecycle: Arc<Lifecycle>,
     pub(crate) retry_budget: Arc<RetryBudget>,
+    pub(crate) gate: Option<Arc<Gate>>,
+    pub(crate) queue: Queue,
     snapshot: RefCell<Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
     buffers: RefCell<Vec<Vec<u8>>>,
     /// Capacity of all of them.
@@ -99,6 +103,8 @@ impl Shard {
             decisions,
             lifecycle: shared.lifecycle,
             retry_budget: shared.retry_budget,
+            gate: shared.gate,
+            queue: Queue::default(),
             snapshot: RefCell::new(snapshot),
             buffers: RefCell::new(Vec::new()),
             buffer_bytes: Cell::new(0),

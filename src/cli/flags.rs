@@ -1,5 +1,6 @@
 //! Every flag that works, in groups, each with its default.
 
+mod admission;
 mod reliability;
 pub(crate) mod security;
 
@@ -11,6 +12,7 @@ use policy::Policy;
 
 pub(crate) use self::reliability::BreakerFlags;
 pub(crate) use self::reliability::RetryFlags;
+pub(crate) use crate::cli::flags::admission::AdmissionFlags;
 use crate::cli::flags::security::SecurityFlags;
 
 fn policy_help() -> String {
@@ -38,6 +40,8 @@ pub(crate) struct LaunchFlags {
     pub(crate) limits: LimitFlags,
     #[command(flatten)]
     pub(crate) security: SecurityFlags,
+    #[command(flatten)]
+    pub(crate) admission: AdmissionFlags,
     #[command(flatten)]
     pub(crate) logs: LogFlags,
     #[command(flatten)]

@@ -2,6 +2,7 @@
 
 mod setup;
 
+mod admission;
 mod breakers;
 mod chaos;
 mod client_leaves;

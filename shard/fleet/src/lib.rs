@@ -4,6 +4,7 @@
 
 pub mod access;
 pub mod admin;
+pub mod admission;
 pub mod blocks;
 pub mod board;
 pub mod breaker;

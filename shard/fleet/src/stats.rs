@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use crate::admission::AdmissionStats;
 use crate::cell::Counter;
 use crate::cell::Histogram;
 
@@ -79,6 +80,8 @@ pub struct ShardStats {
     pub received_bytes_total: Counter,
     /// Bytes sent to clients.
     pub sent_bytes_total: Counter,
+    /// What became of requests at the gate, if there is one.
+    pub admission: AdmissionStats,
 }
 
 /// Pauses before an attempt, added up.
@@ -126,6 +129,7 @@ impl ShardStats {
             prefix_blocks_matched_total: Counter::default(),
             received_bytes_total: Counter::default(),
             sent_bytes_total: Counter::default(),
+            admission: AdmissionStats::new(&shape.duration_bounds_us),
         }
     }
 }
