@@ -26,6 +26,7 @@ use fleet::stats::StatsShape;
 use futures_channel::oneshot;
 use ringway::control;
 use ringway::control::ControlConfig;
+use ringway::control::Destinations;
 use ringway::control::HealthConfig;
 use ringway::control::Order;
 use ringway::control::State;
@@ -69,6 +70,8 @@ fn config(workers: u32, policy: &str) -> ControlConfig {
         decisions: Vec::new(),
         worker_urls: (0..workers).map(url).collect(),
         api_key: None,
+        hides_workers: false,
+        destinations: Destinations::Usual,
         health: HealthConfig {
             failure_threshold: 1,
             success_threshold: 1,
@@ -83,6 +86,8 @@ fn config(workers: u32, policy: &str) -> ControlConfig {
         prefix_bytes_max: 1 << 20,
         blocks_per_holder_max: usize::MAX,
         eviction_interval: Duration::from_secs(120),
+        breaker: None,
+        recovery_ramp: Duration::ZERO,
         worker_failures_max: 3,
         shutdown_grace: Duration::from_secs(180),
         version: "0",

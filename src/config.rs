@@ -1,6 +1,8 @@
 //! What the command line means: validated once, lowered to what each part of the process needs.
 
 mod admission;
+mod reliability;
+mod security;
 
 use std::net::IpAddr;
 use std::net::Ipv4Addr;
@@ -10,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fleet::blocks::BLOCK_BYTES;
+use fleet::breaker::BreakerRules;
 use fleet::rules::AssignmentMode;
 use fleet::rules::Bucket;
 use fleet::rules::CacheAware;
@@ -19,11 +22,13 @@ use fleet::rules::PrefixAware;
 use fleet::rules::PrefixHash;
 use fleet::rules::Rules;
 use shard::ShardConfig;
+use shard::guard::Guard;
 use shard::rt::cpu;
 use shard::rt::driver::IoDriver;
 
 use crate::Failure;
 use crate::cli::LaunchFlags;
+use crate::config::security::SecurityConfig;
 use crate::control::HealthConfig;
 
 /// Upper bounds of duration histograms in seconds, when none are given: the SGLang gateway's.
@@ -62,6 +67,8 @@ pub(crate) struct Config {
     /// How requests are admitted; none when all are at once.
     pub(crate) admission: Option<fleet::admission::GateRules>,
     pub(crate) logs: LogConfig,
+    pub(crate) retry_budget_percent: u32,
+    pub(crate) security: SecurityConfig,
     pub(crate) metrics: SocketAddr,
     pub(crate) duration_bounds_us: Arc<[u64]>,
 }
@@ -79,6 +86,8 @@ pub(crate) struct FleetConfig {
     pub(crate) blocks_per_holder_max: usize,
     pub(crate) eviction_interval: Duration,
     pub(crate) load_monitor_interval: Option<Duration>,
+    pub(crate) breaker: Option<BreakerRules>,
+    pub(crate) recovery_ramp: Duration,
     pub(crate) worker_failures_max: u32,
     pub(crate) shutdown_grace: Duration,
 }
@@ -100,6 +109,7 @@ pub(crate) fn lower(flags: &LaunchFlags) -> Result<Config, Failure> {
         return Err(Failure::usage(format!("--backend {} is not supported yet", flags.workers.backend)));
     }
     let rules = rules(flags)?;
+    let security = security::lower(&flags.security)?;
     let driver: IoDriver = flags.listen.io_driver.parse().map_err(Failure::usage)?;
     Ok(Config {
         listen: SocketAddr::new(
@@ -108,7 +118,8 @@ pub(crate) fn lower(flags: &LaunchFlags) -> Result<Config, Failure> {
         ),
         cpus: cpus(flags)?,
         driver,
-        shard: shard_config(flags)?,
+        shard: shard_config(flags, Arc::clone(&security.guard))?,
+        security,
         fleet: fleet_config(flags, rules)?,
         admission: admission::rules(&flags.admission)?,
         logs: LogConfig {
@@ -116,6 +127,7 @@ pub(crate) fn lower(flags: &LaunchFlags) -> Result<Config, Failure> {
             is_json: flags.logs.log_json,
             dir: flags.logs.log_dir.clone(),
         },
+        retry_budget_percent: flags.retries.retry_budget_percent,
         metrics: SocketAddr::new(
             host("--prometheus-host", &flags.metrics.prometheus_host)?,
             nonzero_port("--prometheus-port", flags.metrics.prometheus_port)?,
@@ -241,14 +253,13 @@ fn cpus(flags: &LaunchFlags) -> Result<Vec<Option<usize>>, Failure> {
     Ok((0..shards).map(|shard| is_pinned.then(|| cpus[shard])).collect())
 }
 
-fn shard_config(flags: &LaunchFlags) -> Result<ShardConfig, Failure> {
+fn shard_config(flags: &LaunchFlags, guard: Arc<Guard>) -> Result<ShardConfig, Failure> {
     let limits = &flags.limits;
     require(
         (1..=PAYLOAD_BYTES_MAX).contains(&limits.max_payload_size),
         &format!("--max-payload-size must be between 1 and {PAYLOAD_BYTES_MAX}"),
     )?;
     require(flags.workers.max_worker_retries > 0, "--max-worker-retries must be above 0")?;
-    require(flags.workers.max_total_retries > 0, "--max-total-retries must be above 0")?;
     let session_keys = session_keys(flags)?;
     Ok(ShardConfig {
         session_headers: session_keys.iter().map(|name| name.to_ascii_lowercase()).collect(),
@@ -266,7 +277,18 @@ fn shard_config(flags: &LaunchFlags) -> Result<ShardConfig, Failure> {
             + ADMIN_MARGIN,
         keep_alive_timeout: seconds("--keep-alive-timeout-secs", limits.keep_alive_timeout_secs)?,
         request_id_headers: limits.request_id_headers.iter().map(|name| name.to_ascii_lowercase()).collect(),
-        total_retries_max: flags.workers.max_total_retries,
+        retry: reliability::retry(&flags.retries)?,
+        stream_resume: flags.retries.stream_resume,
+        breaker: reliability::breaker(&flags.breakers)?,
+        first_token_timeout: reliability::optional(
+            "--first-token-timeout-secs",
+            flags.breakers.first_token_timeout_secs,
+        )?,
+        inter_token_timeout: reliability::optional(
+            "--inter-token-timeout-secs",
+            flags.breakers.inter_token_timeout_secs,
+        )?,
+        guard,
         tenant_header: admission::tenant_header(&flags.admission)?,
         seed: rand::random(),
     })
@@ -304,6 +326,8 @@ fn fleet_config(flags: &LaunchFlags, rules: Rules) -> Result<FleetConfig, Failur
         load_monitor_interval: (workers.load_monitor_interval > 0)
             .then(|| seconds("--load-monitor-interval", workers.load_monitor_interval))
             .transpose()?,
+        breaker: reliability::breaker(&flags.breakers)?,
+        recovery_ramp: reliability::recovery_ramp(&flags.breakers),
         worker_failures_max: workers.max_worker_retries,
         shutdown_grace: Duration::from_secs(flags.limits.shutdown_grace_period_secs.min(SECONDS_MAX)),
     })

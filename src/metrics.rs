@@ -7,6 +7,7 @@
 mod admission;
 mod family;
 mod listener;
+mod resilience;
 mod tables;
 
 use std::sync::Arc;
@@ -47,6 +48,8 @@ impl Sources {
         families.extend(admission::families(self));
         families.extend(tables::router(self));
         families.extend(tables::workers(self));
+        families.extend(resilience::retries(self));
+        families.extend(resilience::breakers(self));
         families.extend(tables::engines(self));
         families.extend(tables::prefix(self));
         families.extend(tables::shards(self));

@@ -12,6 +12,7 @@ mod client;
 mod describe;
 #[cfg(test)]
 pub(crate) mod fake_worker;
+pub(crate) mod jwks;
 mod limits;
 mod poll;
 
@@ -33,6 +34,7 @@ use tokio::sync::oneshot;
 use tokio::task::LocalSet;
 use tracing::info;
 
+use crate::control::destination::Destinations;
 use crate::control::event::Event;
 use crate::control::event::Probe;
 use crate::control::limits::CALLS_WAITING_MAX;
@@ -74,11 +76,16 @@ impl ServicesHandle {
     }
 }
 
-/// Starts the services thread. What becomes of tasks, and signals, go to `results`.
+/// Starts the services thread, which goes to workers at `destinations` only. What becomes of tasks, and signals, go to
+/// `results`.
 ///
 /// # Errors
 /// When the runtime or the thread cannot be made.
-pub fn spawn(results: Sender<Event>, extra: Vec<ExtraTask>) -> io::Result<(ServicesHandle, JoinHandle<()>)> {
+pub fn spawn(
+    results: Sender<Event>,
+    destinations: Destinations,
+    extra: Vec<ExtraTask>,
+) -> io::Result<(ServicesHandle, JoinHandle<()>)> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (checks, checks_inbox) = mpsc::channel(CHECKS_QUEUED_MAX);
     let (polls, polls_inbox) = mpsc::channel(POLLS_QUEUED_MAX);
@@ -89,7 +96,7 @@ pub fn spawn(results: Sender<Event>, extra: Vec<ExtraTask>) -> io::Result<(Servi
         let _entered = runtime.enter();
         [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?]
     };
-    let client = Client::try_new().map_err(io::Error::other)?;
+    let client = Client::try_new(destinations).map_err(io::Error::other)?;
     let thread = std::thread::Builder::new().name("services".to_owned()).spawn(move || {
         let local = LocalSet::new();
         local.block_on(&runtime, async move {

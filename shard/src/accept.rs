@@ -1,5 +1,6 @@
 //! The accept loop and the shard's tick.
 
+use std::net::IpAddr;
 use std::net::TcpListener as StdListener;
 use std::rc::Rc;
 
@@ -10,23 +11,32 @@ use tracing::error;
 use tracing::warn;
 
 use crate::conn;
+use crate::guard::Door;
 use crate::limits;
+use crate::rt::socket::Socket;
 use crate::rt::wait::Slot;
 use crate::rt::wait::Sweep;
 use crate::rt::wait::complete;
 use crate::state::Shard;
 
 /// Serves until the lifecycle ends: accepts while running, lets connections finish while draining.
-pub(crate) async fn run(shard: Rc<Shard>, listener: StdListener) {
-    // The accept loop waits on a slot like any idle connection, so draining wakes it too.
-    let slot = shard.slots.register();
-    slot.idle_until(0);
-    let accepting = monoio::spawn(accept(Rc::clone(&shard), listener, slot));
+pub(crate) async fn run(shard: Rc<Shard>, listener: StdListener, admin_listener: Option<StdListener>) {
+    let spawn = |listener, door| {
+        // The accept loop waits on a slot like any idle connection, so draining wakes it too.
+        let slot = shard.slots.register();
+        slot.idle_until(0);
+        monoio::spawn(accept(Rc::clone(&shard), listener, slot, door))
+    };
+    let accepting = spawn(listener, Door::Main);
+    let accepting_admins = admin_listener.map(|listener| spawn(listener, Door::Admin));
     tick_until_done(&shard).await;
     accepting.await;
+    if let Some(accepting) = accepting_admins {
+        accepting.await;
+    }
 }
 
-async fn accept(shard: Rc<Shard>, listener: StdListener, slot: Rc<Slot>) {
+async fn accept(shard: Rc<Shard>, listener: StdListener, slot: Rc<Slot>, door: Door) {
     let listener = match TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => {
@@ -36,7 +46,7 @@ async fn accept(shard: Rc<Shard>, listener: StdListener, slot: Rc<Slot>) {
     };
     while shard.lifecycle.phase() == Phase::Running {
         match complete(&slot, listener.accept()).await {
-            Ok(Ok((stream, _))) => welcome(&shard, stream),
+            Ok(Ok((stream, address))) => welcome(&shard, stream, address.ip().to_canonical(), door),
             Ok(Err(error)) => {
                 // Out of descriptors, most likely: wait a tick, so that connections may end.
                 warn!(shard = shard.index, %error, "cannot accept");
@@ -47,13 +57,13 @@ async fn accept(shard: Rc<Shard>, listener: StdListener, slot: Rc<Slot>) {
     }
 }
 
-fn welcome(shard: &Rc<Shard>, stream: TcpStream) {
-    let Some(permit) = shard.admit_connection() else { return };
+fn welcome(shard: &Rc<Shard>, stream: TcpStream, peer: IpAddr, door: Door) {
+    let Some(permit) = shard.admit_connection(door) else { return };
     // Without it, Nagle's algorithm holds back the small writes of a token stream.
     if let Err(error) = stream.set_nodelay(true) {
         warn!(shard = shard.index, %error, "cannot set TCP_NODELAY");
     }
-    monoio::spawn(conn::serve(Rc::clone(shard), stream, permit));
+    monoio::spawn(conn::serve(Rc::clone(shard), Socket::Tcp(stream), peer, permit));
 }
 
 /// Housekeeping: time, deadlines, reports, idle worker connections, the lifecycle.

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::future::poll_fn;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Context;
@@ -62,7 +63,7 @@ pub(crate) async fn admit(
     let class = class(shard, gate, incoming.head);
     trace.tokens = tokens_of(incoming.body.len());
     let claim = || Claim {
-        tenant: tenant(shard, gate, incoming.head),
+        tenant: tenant(shard, gate, incoming.head, trace.tenant.as_deref(), client.peer),
         tokens: trace.tokens.saturating_add(peek::answer_tokens_max(incoming.body).unwrap_or(ANSWER_TOKENS)),
     };
     let entered_us = now_us(shard);
@@ -158,14 +159,27 @@ fn class(shard: &Shard, gate: &Gate, head: &RequestHead<'_>) -> ClassId {
     }
 }
 
-/// Whose request it is: who it says, if that is trusted, else whose credentials it carries.
-fn tenant(shard: &Shard, gate: &Gate, head: &RequestHead<'_>) -> TenantId {
-    let named = shard.config.tenant_header.as_deref().and_then(|name| head.header(name));
-    match (named, head.header("authorization")) {
-        (Some(name), _) if !name.is_empty() => gate.tenant("header", name),
-        (_, Some(credentials)) => gate.tenant("auth", credentials),
-        // Whoever says neither shares with all others who do not.
-        _ => TenantId::default(),
+/// Whose request it is: whose key it came with, who it says, if that is trusted, whose credentials it carries, or where
+/// it came from.
+fn tenant(
+    shard: &Shard,
+    gate: &Gate,
+    head: &RequestHead<'_>,
+    key_of: Option<&str>,
+    peer: IpAddr,
+) -> TenantId {
+    let named = || shard.config.tenant_header.as_deref().and_then(|name| head.header(name));
+    if let Some(tenant) = key_of {
+        gate.tenant("key", tenant.as_bytes())
+    } else if let Some(name) = named().filter(|name| !name.is_empty()) {
+        gate.tenant("header", name)
+    } else if let Some(credentials) = head.header("authorization") {
+        gate.tenant("auth", credentials)
+    } else {
+        match peer {
+            IpAddr::V4(address) => gate.tenant("ip", &address.octets()),
+            IpAddr::V6(address) => gate.tenant("ip", &address.octets()),
+        }
     }
 }
 

@@ -42,6 +42,7 @@ pub(crate) async fn answer(
         request_id: &trace.request_id,
         error_code: own.error_code,
         extra: own.extra,
+        cors: shard.config.guard.cors_lines(trace.cors),
         connection,
         body: own.body,
         method,
@@ -69,6 +70,8 @@ pub(crate) async fn answer_error(
     let body = respond::error_body(error);
     let retry_after = admit::retry_after_s(shard, error.code).to_string();
     let extra = match error.code {
+        ErrorCode::InvalidApiKey => Some(("www-authenticate", "Bearer")),
+        ErrorCode::Unauthorized => Some(("www-authenticate", "Bearer realm=\"control-plane\"")),
         ErrorCode::MethodNotAllowed => Some(("allow", trace.endpoint.methods())),
         ErrorCode::NoWorkers
         | ErrorCode::AdminUnavailable

@@ -19,7 +19,6 @@ use wire::RequestHead;
 use crate::client::Client;
 use crate::encode;
 use crate::limits;
-use crate::rt::socket;
 use crate::rt::socket::Received;
 use crate::rt::wait::Readiness;
 use crate::rt::wait::Watch;
@@ -34,6 +33,8 @@ pub(crate) struct Outgoing<'a, 'h> {
     pub(crate) body: &'a [u8],
     pub(crate) shape: PromptShape,
     pub(crate) is_json: bool,
+    /// Whether the body asks for the rest of an answer.
+    pub(crate) is_continuation: bool,
 }
 
 /// A worker's answer so far: its complete head, and what came with it.
@@ -100,13 +101,13 @@ async fn converse(
     request: &mut Request<'_>,
     answer: &mut Answer,
 ) -> Result<usize, Failure> {
-    let mut readable = pin!(Watch::new(|| connection.stream.readable(false)));
+    let mut readable = pin!(Watch::new(|| connection.stream.readable()));
     loop {
         request.push(connection);
         // A connection that broke is read once more: the answer may have come before the break.
         if !request.is_broken {
             let is_stuck = !request.is_sent();
-            let mut writable = pin!(connection.stream.writable(false));
+            let mut writable = pin!(connection.stream.writable());
             let event = poll_fn(|cx| {
                 if is_stuck && let Poll::Ready(result) = writable.as_mut().poll(cx) {
                     return Poll::Ready(Event::Writable(result));
@@ -143,9 +144,9 @@ impl Request<'_> {
     fn push(&mut self, connection: &Connection) {
         while !self.is_broken && !self.is_sent() {
             let pushed = match self.sent.checked_sub(self.head.len()) {
-                Some(into_body) => socket::send(&connection.stream, &self.body[into_body..]),
-                None if self.body.is_empty() => socket::send(&connection.stream, &self.head[self.sent..]),
-                None => socket::send_two(&connection.stream, &self.head[self.sent..], self.body),
+                Some(into_body) => connection.stream.send(&self.body[into_body..]),
+                None if self.body.is_empty() => connection.stream.send(&self.head[self.sent..]),
+                None => connection.stream.send_two(&self.head[self.sent..], self.body),
             };
             match pushed {
                 Ok(0) => return,
@@ -169,7 +170,7 @@ impl Answer {
     /// Reads once; the length of the final head when it is complete. `is_last` says that nothing more can come.
     fn read(&mut self, connection: &Connection, is_last: bool) -> Result<Option<usize>, Failure> {
         self.bytes.reserve(limits::BUFFER_BYTES / 2);
-        match socket::recv_spare(&connection.stream, &mut self.bytes) {
+        match connection.stream.recv_spare(&mut self.bytes) {
             Ok(Received::Bytes(_)) => {}
             Ok(Received::WouldBlock) if !is_last => return Ok(None),
             Ok(Received::WouldBlock | Received::End) | Err(_) => {

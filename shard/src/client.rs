@@ -1,15 +1,16 @@
 //! The client's side of an exchange: what it sends early, whether it is still there, and what it is sent.
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::pin::pin;
 
 use api::error::ErrorCode;
-use monoio::net::TcpStream;
 
+use crate::guard::Door;
 use crate::limits;
-use crate::rt::socket;
 use crate::rt::socket::Received;
+use crate::rt::socket::Socket;
 use crate::rt::wait;
 use crate::rt::wait::Either;
 use crate::rt::wait::Interrupt;
@@ -22,14 +23,20 @@ use crate::stop::Stop;
 
 /// The client's side of a connection, as an exchange sees it.
 pub(crate) struct Client<'a> {
-    pub(crate) stream: &'a TcpStream,
+    pub(crate) stream: &'a Socket,
+    /// Its address; IPv4 as such on a listener for both.
+    pub(crate) peer: IpAddr,
     pub(crate) slot: &'a Slot,
+    /// Through which listener it came.
+    pub(crate) door: Door,
     /// Bytes read behind the last request: the start of a pipelined one.
     pub(crate) early: Vec<u8>,
     /// How many of them came while an answer was being made.
     early_bytes: u64,
     /// When the exchange must be over.
     deadline_ms: u64,
+    /// When the worker must have sent the next token; 0 for whenever.
+    token_deadline_ms: u64,
     /// Whether the socket is still watched for the client's leaving. Not once more has come early than is kept:
     /// then it stays readable.
     watching: Watching,
@@ -48,14 +55,25 @@ pub(crate) enum Next {
 
 impl<'a> Client<'a> {
     /// A client about whom nothing is known yet.
-    pub(crate) fn new(stream: &'a TcpStream, slot: &'a Slot) -> Self {
-        Self { stream, slot, early: Vec::new(), early_bytes: 0, deadline_ms: 0, watching: Watching::Yes }
+    pub(crate) fn new(stream: &'a Socket, peer: IpAddr, slot: &'a Slot) -> Self {
+        Self {
+            stream,
+            peer,
+            slot,
+            early: Vec::new(),
+            early_bytes: 0,
+            deadline_ms: 0,
+            token_deadline_ms: 0,
+            door: Door::Main,
+            watching: Watching::Yes,
+        }
     }
 
     /// Takes over for one exchange.
     pub(crate) fn begin_exchange(&mut self) {
         self.early = Vec::new();
         self.deadline_ms = 0;
+        self.token_deadline_ms = 0;
         self.watching = Watching::Yes;
     }
 
@@ -79,9 +97,24 @@ impl<'a> Client<'a> {
         if self.deadline_ms == 0 { deadline_ms } else { deadline_ms.min(self.deadline_ms) }
     }
 
-    /// Goes back to the deadline of the exchange.
+    /// Goes back to the deadline of the exchange, or of the next token.
     pub(crate) fn restore_deadline(&self) {
-        self.slot.busy_until(self.deadline_ms);
+        let deadline_ms = match (self.deadline_ms, self.token_deadline_ms) {
+            (0, only) | (only, 0) => only,
+            (exchange, token) => exchange.min(token),
+        };
+        self.slot.busy_until(deadline_ms);
+    }
+
+    /// Has the wait for the worker end at `deadline_ms` if no token has come by then; 0 for no such deadline.
+    pub(crate) fn expect_token_by(&mut self, deadline_ms: u64) {
+        self.token_deadline_ms = deadline_ms;
+        self.restore_deadline();
+    }
+
+    /// Whether the next token is overdue at `now_ms`, and the exchange itself is not.
+    pub(crate) fn is_stalled(&self, now_ms: u64) -> bool {
+        self.token_deadline_ms != 0 && now_ms >= self.token_deadline_ms && !self.is_overdue(now_ms)
     }
 
     /// Whether the exchange itself has run out of time at `now_ms`.
@@ -96,7 +129,7 @@ impl<'a> Client<'a> {
             return Ok(());
         }
         self.early.reserve(limits::BUFFER_BYTES);
-        match socket::recv_spare(self.stream, &mut self.early) {
+        match self.stream.recv_spare(&mut self.early) {
             Ok(Received::Bytes(n)) => {
                 self.early_bytes += n as u64;
                 Ok(())
@@ -158,16 +191,13 @@ impl<'a> Client<'a> {
         let mut is_waiting = false;
         shard.stats.sent_bytes_total.add((first.len() + second.len()) as u64);
         while !first.is_empty() || !second.is_empty() {
-            let pushed = if second.is_empty() {
-                socket::send(self.stream, first)
-            } else {
-                socket::send_two(self.stream, first, second)
-            };
+            let pushed =
+                if second.is_empty() { self.stream.send(first) } else { self.stream.send_two(first, second) };
             match pushed.map_err(drop)? {
                 0 => {
                     is_waiting = true;
                     self.shorten_deadline(shard.clock.deadline_ms(shard.config.body_timeout));
-                    complete(self.slot, self.stream.writable(false)).await.map_err(drop)?.map_err(drop)?;
+                    complete(self.slot, self.stream.writable()).await.map_err(drop)?.map_err(drop)?;
                 }
                 n if n < first.len() => first = &first[n..],
                 n => {

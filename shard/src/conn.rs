@@ -1,15 +1,16 @@
 //! One client connection: idle until readable, then one exchange after another.
 
+use std::net::IpAddr;
 use std::pin::pin;
 use std::rc::Rc;
 
 use fleet::cell::Phase;
-use monoio::net::TcpStream;
+use tracing::debug;
 
 use crate::client::Client;
 use crate::client::Next;
 use crate::exchange;
-use crate::rt::socket;
+use crate::rt::socket::Socket;
 use crate::rt::wait::Watch;
 use crate::rt::wait::readable;
 use crate::state::ConnectionPermit;
@@ -19,11 +20,12 @@ use crate::state::Shard;
 ///
 /// While it is idle, this future is all it costs: it holds no buffer, and the much larger future of an exchange is
 /// boxed and gone between requests.
-pub(crate) async fn serve(shard: Rc<Shard>, stream: TcpStream, _permit: ConnectionPermit) {
+pub(crate) async fn serve(shard: Rc<Shard>, stream: Socket, peer: IpAddr, permit: ConnectionPermit) {
     let slot = shard.slots.register();
-    // Epoll must check readiness anew (`relaxed` is false), since reads happen behind the driver's back.
-    let mut watch = pin!(Watch::new(|| stream.readable(false)));
-    let mut client = Client::new(&stream, &slot);
+    let mut watch = pin!(Watch::new(|| stream.readable()));
+    let mut client = Client::new(&stream, peer, &slot);
+    debug!(shard = shard.index, peer = %client.peer, "a client is connected");
+    client.door = permit.door;
     loop {
         if client.early.is_empty() {
             slot.idle_until(shard.clock.deadline_ms(shard.config.keep_alive_timeout));
@@ -37,5 +39,5 @@ pub(crate) async fn serve(shard: Rc<Shard>, stream: TcpStream, _permit: Connecti
             break;
         }
     }
-    socket::shutdown_write(&stream);
+    stream.shutdown_write();
 }

@@ -1,6 +1,7 @@
 //! The end of a request: everything it did is told here, once, also when its client left.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 use api::endpoint::Endpoint;
@@ -8,12 +9,15 @@ use api::endpoint::METHODS;
 use api::endpoint::method_index;
 use api::error::ErrorCode;
 use fleet::admission::Permit;
+use fleet::id::WorkerId;
 use fleet::stats::status_index;
+use smallvec::SmallVec;
 use tracing::Level;
 use tracing::info;
 
 use crate::admit;
 use crate::clock::micros;
+use crate::guard::CorsBlock;
 use crate::route::Leg;
 use crate::state::Shard;
 
@@ -34,6 +38,10 @@ pub(crate) struct Trace<'a> {
     pub(crate) endpoint: Endpoint,
     pub(crate) method: &'static str,
     pub(crate) request_id: String,
+    /// Which CORS headers the answer gets.
+    pub(crate) cors: CorsBlock,
+    /// Whose key the request came with, if it was a tenant's.
+    pub(crate) tenant: Option<Arc<str>>,
     started: Instant,
     /// Its place among the requests in flight, if these are limited.
     pub(crate) permit: Option<Permit>,
@@ -43,6 +51,8 @@ pub(crate) struct Trace<'a> {
     pub(crate) tokens: u32,
     pub(crate) leg: Option<Leg>,
     pub(crate) attempts: u32,
+    /// Workers that have failed this request, until everybody has.
+    pub(crate) tried: SmallVec<[WorkerId; 4]>,
     pub(crate) routed: Option<Instant>,
     pub(crate) upstream_head: Option<Instant>,
     pub(crate) first_byte: Option<Instant>,
@@ -66,12 +76,15 @@ impl<'a> Trace<'a> {
             endpoint,
             method,
             request_id,
+            cors: shard.config.guard.cors_block_of_anybody(),
+            tenant: None,
             started,
             permit: None,
             queued_us: None,
             tokens: 0,
             leg: None,
             attempts: 0,
+            tried: SmallVec::new(),
             routed: None,
             upstream_head: None,
             first_byte: None,
@@ -120,6 +133,7 @@ impl<'a> Trace<'a> {
             request_id = %self.request_id,
             method = self.method,
             path = self.endpoint.template(),
+            tenant = self.tenant.as_deref(),
             status = self.status,
             error = self.error.map(ErrorCode::code),
             worker,

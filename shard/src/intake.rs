@@ -12,7 +12,6 @@ use wire::RequestFraming;
 
 use crate::client::Client;
 use crate::limits;
-use crate::rt::socket;
 use crate::rt::socket::Received;
 use crate::rt::wait::Interrupt;
 use crate::rt::wait::Readiness;
@@ -61,7 +60,7 @@ pub(crate) async fn head(
         }
         try_read = false;
         buf.reserve(limits::BUFFER_BYTES / 2);
-        match socket::recv_spare(client.stream, buf) {
+        match client.stream.recv_spare(buf) {
             Ok(Received::Bytes(n)) => shard.stats.received_bytes_total.add(n as u64),
             // The wake-up was for bytes that the last exchange took with it.
             Ok(Received::WouldBlock) if buf.is_empty() => return Ok(None),
@@ -215,7 +214,7 @@ async fn more(
 ) -> Result<(), Stop> {
     client.shorten_deadline(shard.clock.deadline_ms(shard.config.body_timeout));
     loop {
-        match socket::recv_spare(client.stream, buf) {
+        match client.stream.recv_spare(buf) {
             Ok(Received::Bytes(n)) => {
                 shard.stats.received_bytes_total.add(n as u64);
                 return Ok(());

@@ -23,6 +23,7 @@ mod encode;
 mod exchange;
 mod explain;
 mod finish;
+pub mod guard;
 mod intake;
 mod limits;
 pub mod listen;
@@ -30,6 +31,8 @@ mod media;
 mod port;
 mod relay;
 mod respond;
+mod resume;
+pub mod retry;
 mod route;
 pub mod rt;
 mod state;
@@ -46,14 +49,19 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use crossbeam_channel::Sender;
+use fleet::access::TokenRoad;
 use fleet::admin::AdminCall;
 use fleet::admission::Gate;
+use fleet::breaker::BreakerRules;
+use fleet::budget::RetryBudget;
 use fleet::cell::Lifecycle;
 use fleet::decision::DecisionRing;
 use fleet::report::Report;
 use fleet::snapshot::Snapshot;
 use fleet::stats::ShardStats;
 
+use crate::guard::Guard;
+use crate::retry::RetryRules;
 use crate::rt::driver::IoDriver;
 use crate::state::Shard;
 
@@ -87,8 +95,18 @@ pub struct ShardConfig {
     pub keep_alive_timeout: Duration,
     /// Headers that may carry a request id, lower case; the first present wins (`--request-id-headers`).
     pub request_id_headers: Vec<String>,
-    /// Failed attempts after which a request is given up (`--max-total-retries`).
-    pub total_retries_max: u32,
+    /// How often a request is tried.
+    pub retry: RetryRules,
+    /// When a worker gets no more requests because too many failed; none for never (`--disable-circuit-breaker`).
+    pub breaker: Option<BreakerRules>,
+    /// Longest time for the first token of a stream; a worker that takes longer is replaced.
+    pub first_token_timeout: Option<Duration>,
+    /// Whether a stream whose worker fails after its first token goes on with another, where that is safe.
+    pub stream_resume: bool,
+    /// Longest time between two tokens of a stream; a worker that takes longer has failed.
+    pub inter_token_timeout: Option<Duration>,
+    /// Who may ask for what.
+    pub guard: Arc<Guard>,
     /// Header, lower case, whose value names a request's tenant, if clients are trusted to say so.
     pub tenant_header: Option<String>,
     /// Seed of this process's generators.
@@ -102,10 +120,14 @@ pub struct Shared {
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     /// Whether to go on.
     pub lifecycle: Arc<Lifecycle>,
+    /// How many retries may still be made.
+    pub retry_budget: Arc<RetryBudget>,
     /// To control: what was noticed.
     pub reports: Sender<Vec<Report>>,
     /// To control: what only it can answer.
     pub admin: Sender<AdminCall>,
+    /// To whoever verifies signed tokens, if they are accepted.
+    pub tokens: Option<TokenRoad>,
     /// How many requests are in flight at a time, and who waits; none for no limit.
     pub gate: Option<Arc<Gate>>,
 }
@@ -119,6 +141,8 @@ pub struct ShardPlace {
     pub cpu: Option<usize>,
     /// Its listening socket.
     pub listener: TcpListener,
+    /// The control plane's own listening socket, if it has one: the first shard serves it.
+    pub admin_listener: Option<TcpListener>,
     /// Its counters.
     pub stats: Arc<ShardStats>,
     /// Where its decisions are remembered.
@@ -142,9 +166,9 @@ pub fn spawn(
             rt::cpu::pin(cpu)?;
         }
         rt::driver::block_on(place.driver, || async move {
-            let ShardPlace { index, listener, stats, decisions, .. } = place;
+            let ShardPlace { index, listener, admin_listener, stats, decisions, .. } = place;
             let shard = Rc::new(Shard::new(index, config, shared, stats, decisions, start));
-            accept::run(shard, listener).await;
+            accept::run(shard, listener, admin_listener).await;
         })
     })
 }

@@ -3,4 +3,5 @@
 pub mod cpu;
 pub mod driver;
 pub(crate) mod socket;
+pub(crate) mod tcp;
 pub(crate) mod wait;

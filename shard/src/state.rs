@@ -10,6 +10,7 @@ use api::peek::PromptSpans;
 use arc_swap::ArcSwap;
 use arc_swap::Cache;
 use fleet::admission::Gate;
+use fleet::budget::RetryBudget;
 use fleet::cell::Lifecycle;
 use fleet::decision::DecisionRing;
 use fleet::snapshot::Fleet;
@@ -24,6 +25,7 @@ use crate::ShardConfig;
 use crate::Shared;
 use crate::admit::Queue;
 use crate::clock::Clock;
+use crate::guard::Door;
 use crate::limits;
 use crate::port::Ports;
 use crate::rt::wait::Slots;
@@ -57,6 +59,7 @@ pub(crate) struct Shard {
     pub(crate) replica: RefCell<Replica>,
     pub(crate) decisions: Arc<DecisionRing>,
     pub(crate) lifecycle: Arc<Lifecycle>,
+    pub(crate) retry_budget: Arc<RetryBudget>,
     pub(crate) gate: Option<Arc<Gate>>,
     pub(crate) queue: Queue,
     snapshot: RefCell<Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
@@ -89,7 +92,7 @@ impl Shard {
             index,
             clock: Clock::new(start),
             slots: Slots::default(),
-            ports: Ports::new(shared.reports, shared.admin),
+            ports: Ports::new(shared.reports, shared.admin, shared.tokens),
             upstreams: RefCell::new(Upstreams::default()),
             scratch: RefCell::new(Scratch {
                 inbound: vec![0; limits::STREAM_READ_BYTES].into_boxed_slice(),
@@ -99,6 +102,7 @@ impl Shard {
             replica: RefCell::new(Replica::new(shard_seed ^ SALT_REPLICA)),
             decisions,
             lifecycle: shared.lifecycle,
+            retry_budget: shared.retry_budget,
             gate: shared.gate,
             queue: Queue::default(),
             snapshot: RefCell::new(snapshot),
@@ -150,6 +154,11 @@ impl Shard {
         }
     }
 
+    /// A draw between 0 and 1.
+    pub(crate) fn chance(&self) -> f64 {
+        self.ids.borrow_mut().random()
+    }
+
     /// Makes up a request id.
     pub(crate) fn new_request_id(&self, prefix: &str) -> String {
         let mut ids = self.ids.borrow_mut();
@@ -164,15 +173,19 @@ impl Shard {
     }
 
     /// Counts a client connection, unless the shard has its fill.
-    pub(crate) fn admit_connection(self: &Rc<Self>) -> Option<ConnectionPermit> {
-        if self.connections.get() >= self.config.connections_max {
+    pub(crate) fn admit_connection(self: &Rc<Self>, door: Door) -> Option<ConnectionPermit> {
+        let spare = match door {
+            Door::Main => 0,
+            Door::Admin => limits::ADMIN_CONNECTIONS_SPARE,
+        };
+        if self.connections.get() >= self.config.connections_max.saturating_add(spare) {
             self.stats.connections_refused_total.add(1);
             return None;
         }
         self.connections.set(self.connections.get() + 1);
         self.stats.connections_active.add(1);
         self.stats.connections_total.add(1);
-        Some(ConnectionPermit { shard: Rc::clone(self) })
+        Some(ConnectionPermit { shard: Rc::clone(self), door })
     }
 
     /// Client connections open now.
@@ -184,6 +197,8 @@ impl Shard {
 /// One counted client connection; dropping it counts it out.
 pub(crate) struct ConnectionPermit {
     shard: Rc<Shard>,
+    /// Through which listener it came.
+    pub(crate) door: Door,
 }
 
 impl Drop for ConnectionPermit {

@@ -5,16 +5,15 @@ use std::net::SocketAddr;
 use fleet::id::WorkerId;
 use fleet::snapshot::Fleet;
 use fleet::snapshot::Worker;
-use monoio::net::TcpStream;
 
 use crate::limits;
-use crate::rt::socket;
 use crate::rt::socket::Received;
+use crate::rt::socket::Socket;
 
 /// A connection in use by one exchange.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    pub(crate) stream: TcpStream,
+    pub(crate) stream: Socket,
     /// Where it leads. A worker whose name moves on leaves its old connections behind.
     pub(crate) address: SocketAddr,
     /// Whether it has served a request before, so that the worker may have closed it meanwhile.
@@ -23,7 +22,7 @@ pub(crate) struct Connection {
 
 #[derive(Debug)]
 struct Idle {
-    stream: TcpStream,
+    stream: Socket,
     address: SocketAddr,
     since_ms: u64,
 }
@@ -98,6 +97,6 @@ impl Upstreams {
 }
 
 /// Whether an idle connection is still good: nothing to read. A byte out of turn is as bad as a close.
-fn is_open(stream: &TcpStream) -> bool {
-    matches!(socket::peek(stream), Ok(Received::WouldBlock))
+fn is_open(stream: &Socket) -> bool {
+    matches!(stream.peek(), Ok(Received::WouldBlock))
 }

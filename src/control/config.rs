@@ -4,10 +4,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fleet::breaker::BreakerRules;
 use fleet::decision::DecisionRing;
 use fleet::rules::Rules;
+use fleet::secret::Secret;
 use fleet::stats::StatsShape;
 
+use crate::control::destination::Destinations;
 use crate::control::url::UrlError;
 
 /// Settings of the control plane.
@@ -28,7 +31,11 @@ pub struct ControlConfig {
     /// Workers to register at start (`--worker-urls`).
     pub worker_urls: Vec<String>,
     /// The gateway's own key, which start-up workers inherit (`--api-key`).
-    pub api_key: Option<String>,
+    pub api_key: Option<Secret>,
+    /// Whether pages for everybody leave out who the workers are: the control plane is not open to everybody.
+    pub hides_workers: bool,
+    /// Where workers may be (`--allow-link-local-workers`).
+    pub destinations: Destinations,
     /// How workers are checked.
     pub health: HealthConfig,
     /// How long a new worker may take to become healthy (`--worker-startup-timeout-secs`).
@@ -44,6 +51,11 @@ pub struct ControlConfig {
     pub eviction_interval: Duration,
     /// How often workers are asked what they are busy with; none for never (`--load-monitor-interval`).
     pub load_monitor_interval: Option<Duration>,
+    /// When circuit breakers open and close; none if workers have none (`--cb-*`).
+    pub breaker: Option<BreakerRules>,
+    /// How long a worker that was in trouble takes to get its whole share again; zero for none
+    /// (`--recovery-ramp-secs`).
+    pub recovery_ramp: Duration,
     /// Transport failures in a row after which a worker is removed; 0 for never (`--max-worker-retries`).
     pub worker_failures_max: u32,
     /// Longest wait for requests in flight at shutdown (`--shutdown-grace-period-secs`).
@@ -76,7 +88,7 @@ pub struct HealthConfig {
 pub enum ConfigError {
     /// A worker URL cannot be used.
     Url {
-        /// As given.
+        /// As given, without what may be secret.
         url: String,
         /// What is wrong with it.
         error: UrlError,

@@ -19,6 +19,7 @@ use fleet::admin::AdminReply;
 use fleet::board::Board;
 use fleet::cell::WorkerCells;
 use fleet::id::WorkerId;
+use fleet::secret::Secret;
 use fleet::snapshot::Weight;
 use fleet::snapshot::Worker;
 use futures_channel::oneshot;
@@ -35,6 +36,9 @@ use crate::control::task::Lookup;
 use crate::control::task::Target;
 use crate::control::url::WorkerUrl;
 
+/// A worker's whole share of requests, in eighths.
+pub(crate) const FULL_SHARE: u16 = 8;
+
 /// The label that names the policy of a worker's models, as in SGLang's gateway.
 pub(crate) const POLICY_LABEL: &str = "policy";
 
@@ -42,7 +46,7 @@ pub(crate) const POLICY_LABEL: &str = "policy";
 #[derive(Clone, Debug)]
 pub(crate) struct WorkerSpec {
     pub(crate) url: WorkerUrl,
-    pub(crate) api_key: Option<String>,
+    pub(crate) api_key: Option<Secret>,
     /// Overrides what the worker says it serves.
     pub(crate) model_id: Option<String>,
     pub(crate) priority: u32,
@@ -78,6 +82,17 @@ pub(crate) enum Stage {
     Draining,
 }
 
+/// How far a worker is on its way back from trouble.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Recovery {
+    /// It gets all its share.
+    Over,
+    /// Its circuit breaker has not closed yet.
+    Awaited,
+    /// It gets more and more, since then.
+    Since(Duration),
+}
+
 /// What a check changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Change {
@@ -106,6 +121,14 @@ pub(crate) struct Entry {
     pub(crate) is_under_way: bool,
     /// Whether it was silent when last asked what it serves, and is to be asked again with its next check.
     pub(crate) owes_description: bool,
+    /// Whether its circuit breaker keeps requests away.
+    pub(crate) is_tripped: bool,
+    /// When its circuit breaker, or its ramp, goes on; none while neither has anywhere to go.
+    pub(crate) circuit_due: Option<Duration>,
+    /// Whether it was removed for failing and is waited for.
+    pub(crate) is_expected_back: bool,
+    /// How far it is on its way back from trouble.
+    pub(crate) recovery: Recovery,
     /// Polls of what it is busy with.
     pub(crate) polling: Polling,
     /// Who waits for it to become healthy.
@@ -119,6 +142,8 @@ pub(crate) struct Entry {
     pub(crate) emptied_version: u64,
     /// What its engine counts as on the boards of its models.
     pub(crate) engine_costs: Vec<EngineCost>,
+    /// How much of its share of requests it gets, [`FULL_SHARE`] but while it recovers.
+    share_eighths: u16,
     /// As something to call.
     pub(crate) target: Arc<Target>,
     /// As shards see it.
@@ -193,6 +218,10 @@ impl Entry {
             due: None,
             is_under_way: false,
             owes_description: false,
+            is_tripped: false,
+            circuit_due: None,
+            is_expected_back: false,
+            recovery: Recovery::Over,
             polling: Polling::new(),
             waiting: None,
             metadata: Box::default(),
@@ -200,7 +229,15 @@ impl Entry {
             emptied_version: 0,
             engine_costs: Vec::new(),
             target: target(&spec),
-            published: Arc::new(published(id, &spec, addresses, &cells, SmallVec::new())),
+            published: Arc::new(published(
+                id,
+                &spec,
+                addresses,
+                &cells,
+                SmallVec::new(),
+                (FULL_SHARE, false),
+            )),
+            share_eighths: FULL_SHARE,
             cells,
             spec,
         }
@@ -217,7 +254,12 @@ impl Entry {
 
     /// Whether shards may send it requests.
     pub(crate) fn is_routable(&self) -> bool {
-        self.health() == Health::Ready && !self.published.addresses.is_empty()
+        self.health() == Health::Ready && !self.published.addresses.is_empty() && !self.is_tripped
+    }
+
+    /// Whether it was removed for failing, and has not been heard of since.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.is_expected_back && self.health() == Health::Pending
     }
 
     /// The main model, as far as it is known.
@@ -259,7 +301,18 @@ impl Entry {
     }
 
     fn publish(&mut self, addresses: Box<[SocketAddr]>, boards: SmallVec<[Arc<Board>; 1]>) {
-        self.published = Arc::new(published(self.id, &self.spec, addresses, &self.cells, boards));
+        let share = (self.share_eighths, self.metadata.dialect.can_continue());
+        self.published = Arc::new(published(self.id, &self.spec, addresses, &self.cells, boards, share));
+    }
+
+    /// Gives it so much of its share of requests; true if it had another.
+    pub(crate) fn set_share(&mut self, eighths: u16) -> bool {
+        if eighths == self.share_eighths {
+            return false;
+        }
+        self.share_eighths = eighths;
+        self.publish(self.published.addresses.clone(), self.published.boards.clone());
+        true
     }
 
     /// Replaces what was said about the worker. Its URL stays.
@@ -290,7 +343,9 @@ fn published(
     addresses: Box<[SocketAddr]>,
     cells: &Arc<WorkerCells>,
     boards: SmallVec<[Arc<Board>; 1]>,
+    (share_eighths, can_continue): (u16, bool),
 ) -> Worker {
+    let weight = Weight::of(spec.priority, spec.cost);
     Worker {
         id,
         url: spec.url.text.clone(),
@@ -298,14 +353,16 @@ fn published(
         base_path: spec.url.base_path.clone(),
         addresses,
         authorization: authorization(spec),
-        weight: Weight::of(spec.priority, spec.cost),
+        weight: weight.eighths(share_eighths),
+        ring_weight: weight,
+        can_continue,
         cells: Arc::clone(cells),
         boards,
     }
 }
 
-fn authorization(spec: &WorkerSpec) -> Option<Box<str>> {
-    spec.api_key.as_ref().map(|key| format!("Bearer {key}").into())
+fn authorization(spec: &WorkerSpec) -> Option<Secret> {
+    spec.api_key.as_ref().map(Secret::bearer)
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ const ROUTER: [(&str, &str); 2] = [("router_type", "http"), ("backend_type", "re
 const WORKER: [(&str, &str); 2] = [("worker_type", "regular"), ("connection_mode", "http")];
 
 impl Sources {
-    fn sum(&self, of: impl Fn(&ShardStats) -> &Counter) -> f64 {
+    pub(super) fn sum(&self, of: impl Fn(&ShardStats) -> &Counter) -> f64 {
         self.shards.iter().map(|shard| of(shard).get()).sum::<u64>() as f64
     }
 }
@@ -274,20 +274,6 @@ pub(crate) fn workers(sources: &Sources) -> Vec<MetricFamily> {
         removed.build(),
         polls.build(),
         restarts.build(),
-        total(
-            "smg_worker_retries_total",
-            "Attempts beyond a request's first.",
-            Kind::Counter,
-            sources,
-            |shard| &shard.retries_total,
-        ),
-        total(
-            "smg_worker_retries_exhausted_total",
-            "Requests given up after --max-total-retries attempts.",
-            Kind::Counter,
-            sources,
-            |shard| &shard.retries_exhausted_total,
-        ),
     ]
 }
 

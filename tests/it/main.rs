@@ -3,9 +3,11 @@
 mod setup;
 
 mod admission;
+mod breakers;
 mod chaos;
 mod client_leaves;
 mod errors;
+mod failover;
 mod fleet;
 mod framing;
 mod headers;
@@ -17,7 +19,9 @@ mod policies;
 mod relay;
 mod removal;
 mod replay;
+mod resume;
 mod retries;
 mod routing;
+mod security;
 mod slow;
 mod streams;

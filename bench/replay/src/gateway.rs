@@ -198,6 +198,8 @@ fn worker(index: u32, board: &Arc<Board>) -> Worker {
         addresses: Box::new([]),
         authorization: None,
         weight: Weight::default(),
+        ring_weight: Weight::default(),
+        can_continue: false,
         cells: Arc::new(WorkerCells::default()),
         boards: std::iter::once(Arc::clone(board)).collect(),
     }

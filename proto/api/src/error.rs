@@ -39,6 +39,12 @@ codes! {
     ModelRequired 400 "model_required";
     /// Nobody serves this model.
     ModelNotFound 404 "model_not_found";
+    /// No API key, or a wrong one.
+    InvalidApiKey 401 "invalid_api_key";
+    /// No credentials for the control plane, or wrong ones.
+    Unauthorized 401 "unauthorized";
+    /// Known, and not allowed.
+    Forbidden 403 "forbidden";
     /// No such path.
     RouteNotFound 404 "route_not_found";
     /// The path exists; the method does not.

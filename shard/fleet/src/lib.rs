@@ -2,10 +2,13 @@
 //!
 //! This crate knows nothing of sockets, JSON or how a policy decides.
 
+pub mod access;
 pub mod admin;
 pub mod admission;
 pub mod blocks;
 pub mod board;
+pub mod breaker;
+pub mod budget;
 pub mod cell;
 pub mod decision;
 pub mod id;
@@ -13,6 +16,7 @@ pub mod lengths;
 pub mod report;
 pub mod ring;
 pub mod rules;
+pub mod secret;
 pub mod snapshot;
 pub mod stats;
 pub mod sticky;

@@ -48,10 +48,18 @@ pub struct ShardStats {
     pub upstream_responses_total: Box<[Counter]>,
     /// Failed exchanges with workers, by [`UpstreamFailure`].
     pub upstream_failures_total: [Counter; UpstreamFailure::COUNT],
-    /// Attempts beyond the first.
-    pub retries_total: Counter,
-    /// Requests that ended because every allowed attempt failed.
-    pub retries_exhausted_total: Counter,
+    /// Attempts beyond the first, by endpoint.
+    pub retries_total: Box<[Counter]>,
+    /// Requests that ended because every allowed attempt failed, by endpoint.
+    pub retries_exhausted_total: Box<[Counter]>,
+    /// Retries not made because the budget was spent.
+    pub retries_denied_total: Counter,
+    /// Pauses before second, third, ... attempts: how many, and how long together in microseconds.
+    pub backoffs: [Backoffs; BACKOFFS_TOLD_APART],
+    /// Streams that another worker took over before their first token.
+    pub streams_moved_total: Counter,
+    /// Streams that another worker took over after it.
+    pub streams_resumed_total: Counter,
     /// Clients that left before their answer was complete.
     pub client_aborts_total: Counter,
     /// Responses that a worker broke off after their first byte.
@@ -76,6 +84,18 @@ pub struct ShardStats {
     pub admission: AdmissionStats,
 }
 
+/// Pauses before an attempt, added up.
+#[derive(Debug, Default)]
+pub struct Backoffs {
+    /// How many.
+    pub count: Counter,
+    /// How long together, in microseconds.
+    pub sum_us: Counter,
+}
+
+/// Attempts whose pauses are counted apart; later ones count with the last.
+pub const BACKOFFS_TOLD_APART: usize = 8;
+
 impl ShardStats {
     /// All zero.
     pub fn new(shape: &StatsShape) -> Self {
@@ -93,8 +113,12 @@ impl ShardStats {
             errors_total: counters(shape.error_codes),
             upstream_responses_total: counters(STATUS_MAX + 1),
             upstream_failures_total: Default::default(),
-            retries_total: Counter::default(),
-            retries_exhausted_total: Counter::default(),
+            retries_total: counters(shape.endpoints),
+            retries_exhausted_total: counters(shape.endpoints),
+            retries_denied_total: Counter::default(),
+            backoffs: Default::default(),
+            streams_moved_total: Counter::default(),
+            streams_resumed_total: Counter::default(),
             client_aborts_total: Counter::default(),
             broken_responses_total: Counter::default(),
             upstream_connects_total: Counter::default(),
@@ -134,11 +158,13 @@ pub enum UpstreamFailure {
     Body,
     /// No connection could be made for want of descriptors, ports or memory here.
     Local,
+    /// No token came for longer than a stream may stall.
+    Stall,
 }
 
 impl UpstreamFailure {
     /// Number of variants.
-    pub const COUNT: usize = 8;
+    pub const COUNT: usize = 9;
     /// Every variant, in table order.
     pub const ALL: [Self; Self::COUNT] = [
         Self::Connect,
@@ -149,6 +175,7 @@ impl UpstreamFailure {
         Self::Timeout,
         Self::Body,
         Self::Local,
+        Self::Stall,
     ];
 
     /// Its name in logs and metrics.
@@ -162,6 +189,7 @@ impl UpstreamFailure {
             Self::Timeout => "timeout",
             Self::Body => "body",
             Self::Local => "local",
+            Self::Stall => "stall",
         }
     }
 }

@@ -1,20 +1,13 @@
-//! Non-blocking sends and receives on a connected socket.
+//! What an exchange reads and writes: bytes in both directions, whatever carries them.
 //!
-//! Waiting is the ring's work, moving bytes is a plain system call made when the socket is ready: no buffer is owned
-//! by the kernel while a connection waits, so an idle connection holds none, and one scratch buffer serves a whole
-//! shard. A send almost always finds room and completes without a trip through the loop.
-#![expect(unsafe_code, reason = "a descriptor is lent to system calls that want a BorrowedFd")]
+//! Nothing here waits: moving bytes says at once what could be moved, and [`Socket::readable`] and
+//! [`Socket::writable`] are waited for apart.
 
 use std::io;
-use std::io::IoSlice;
-use std::os::fd::AsRawFd;
-use std::os::fd::BorrowedFd;
 
 use monoio::net::TcpStream;
-use rustix::io::Errno;
-use rustix::net::RecvFlags;
-use rustix::net::SendAncillaryBuffer;
-use rustix::net::SendFlags;
+
+use crate::rt::tcp;
 
 /// What a receive found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,64 +20,70 @@ pub(crate) enum Received {
     WouldBlock,
 }
 
-fn fd(stream: &TcpStream) -> BorrowedFd<'_> {
-    // SAFETY: the descriptor stays open as long as `stream`, which outlives the borrow returned.
-    unsafe { BorrowedFd::borrow_raw(stream.as_raw_fd()) }
+/// One connection of an exchange, towards a client or a worker.
+#[derive(Debug)]
+pub(crate) enum Socket {
+    /// Plain TCP.
+    Tcp(TcpStream),
 }
 
-fn received(result: Result<usize, Errno>) -> io::Result<Received> {
-    match result {
-        Ok(0) => Ok(Received::End),
-        Ok(n) => Ok(Received::Bytes(n)),
-        Err(Errno::AGAIN | Errno::INTR) => Ok(Received::WouldBlock),
-        Err(error) => Err(error.into()),
+// === impl Socket ===
+
+impl Socket {
+    /// Receives into a slice.
+    pub(crate) fn recv(&self, into: &mut [u8]) -> io::Result<Received> {
+        match self {
+            Self::Tcp(stream) => tcp::recv(stream, into),
+        }
     }
-}
 
-/// Receives into a slice.
-pub(crate) fn recv(stream: &TcpStream, into: &mut [u8]) -> io::Result<Received> {
-    received(rustix::net::recv(fd(stream), into, RecvFlags::DONTWAIT).map(|(n, _)| n))
-}
-
-/// Receives into the spare capacity of `into`, which must not be empty, and lengthens it.
-pub(crate) fn recv_spare(stream: &TcpStream, into: &mut Vec<u8>) -> io::Result<Received> {
-    debug_assert!(into.capacity() > into.len(), "room to receive");
-    received(
-        rustix::net::recv(fd(stream), rustix::buffer::spare_capacity(into), RecvFlags::DONTWAIT)
-            .map(|(n, _)| n),
-    )
-}
-
-/// Looks whether bytes or a close are waiting, without taking them.
-pub(crate) fn peek(stream: &TcpStream) -> io::Result<Received> {
-    received(
-        rustix::net::recv(fd(stream), &mut [0_u8; 1][..], RecvFlags::DONTWAIT | RecvFlags::PEEK)
-            .map(|(n, _)| n),
-    )
-}
-
-fn sent(result: Result<usize, Errno>) -> io::Result<usize> {
-    match result {
-        Ok(n) => Ok(n),
-        Err(Errno::AGAIN | Errno::INTR) => Ok(0),
-        Err(error) => Err(error.into()),
+    /// Receives into the spare capacity of `into`, which must not be empty, and lengthens it.
+    pub(crate) fn recv_spare(&self, into: &mut Vec<u8>) -> io::Result<Received> {
+        match self {
+            Self::Tcp(stream) => tcp::recv_spare(stream, into),
+        }
     }
-}
 
-/// Sends what the socket takes now; 0 when it is full.
-pub(crate) fn send(stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
-    sent(rustix::net::send(fd(stream), bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL))
-}
+    /// Looks whether bytes or a close are waiting, without taking them.
+    pub(crate) fn peek(&self) -> io::Result<Received> {
+        match self {
+            Self::Tcp(stream) => tcp::peek(stream),
+        }
+    }
 
-/// Sends two pieces as one, as much as the socket takes now; 0 when it is full.
-pub(crate) fn send_two(stream: &TcpStream, first: &[u8], second: &[u8]) -> io::Result<usize> {
-    let pieces = [IoSlice::new(first), IoSlice::new(second)];
-    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-    sent(rustix::net::sendmsg(fd(stream), &pieces, &mut SendAncillaryBuffer::default(), flags))
-}
+    /// Sends what there is room for now; 0 when there is none. Whoever is told 0 sends the same bytes again.
+    pub(crate) fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => tcp::send(stream, bytes),
+        }
+    }
 
-/// Tells the peer that nothing more will be sent.
-pub(crate) fn shutdown_write(stream: &TcpStream) {
-    // A socket that is already gone needs no goodbye.
-    let _ = rustix::net::shutdown(fd(stream), rustix::net::Shutdown::Write);
+    /// Sends two pieces as one, as [`Socket::send`] does.
+    pub(crate) fn send_two(&self, first: &[u8], second: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => tcp::send_two(stream, first, second),
+        }
+    }
+
+    /// Tells the peer that nothing more will be sent.
+    pub(crate) fn shutdown_write(&self) {
+        match self {
+            Self::Tcp(stream) => tcp::shutdown_write(stream),
+        }
+    }
+
+    /// Waits until there is something to receive, or nothing more will come.
+    pub(crate) async fn readable(&self) -> io::Result<()> {
+        match self {
+            // Epoll must check readiness anew (`relaxed` is false), since reads happen behind the driver's back.
+            Self::Tcp(stream) => stream.readable(false).await,
+        }
+    }
+
+    /// Waits until there is room to send.
+    pub(crate) async fn writable(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.writable(false).await,
+        }
+    }
 }

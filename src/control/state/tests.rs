@@ -14,6 +14,7 @@ use crate::control::rig::config;
 use crate::control::rig::text;
 use crate::control::worker::Stage;
 
+mod circuits;
 mod loads;
 mod routing;
 mod simulation;

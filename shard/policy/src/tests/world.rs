@@ -60,6 +60,8 @@ impl World {
                 addresses: Box::new([]),
                 authorization: None,
                 weight: Weight::of(50, 1.0 / ratio),
+                ring_weight: Weight::default(),
+                can_continue: false,
                 cells: Arc::new(WorkerCells::default()),
                 boards: [Arc::clone(&board)].into_iter().collect(),
             };
@@ -135,6 +137,8 @@ impl World {
             addresses: Box::new([]),
             authorization: None,
             weight: old.weight,
+            ring_weight: Weight::default(),
+            can_continue: false,
             cells: Arc::default(),
             boards: old.boards.clone(),
         };
