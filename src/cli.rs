@@ -17,6 +17,7 @@ use crate::EXIT_USAGE;
 pub(crate) use crate::cli::flags::DemoFlags;
 pub(crate) use crate::cli::flags::EngineFlags;
 pub(crate) use crate::cli::flags::LaunchFlags;
+pub(crate) use crate::cli::flags::TlsFlags;
 pub(crate) use crate::cli::replay::ReplayFlags;
 pub(crate) use crate::cli::replay::ThresholdFlags;
 

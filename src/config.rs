@@ -1,5 +1,7 @@
 //! What the command line means: validated once, lowered to what each part of the process needs.
 
+mod edge;
+
 use std::net::IpAddr;
 use std::net::Ipv4Addr;
 use std::net::SocketAddr;
@@ -23,6 +25,7 @@ use shard::rt::driver::IoDriver;
 use crate::Failure;
 use crate::cli::LaunchFlags;
 use crate::control::HealthConfig;
+use crate::tls::Tls;
 
 /// Upper bounds of duration histograms in seconds, when none are given: the SGLang gateway's.
 const DURATION_BUCKETS_S: [f64; 20] = [
@@ -56,6 +59,7 @@ pub(crate) struct Config {
     pub(crate) cpus: Vec<Option<usize>>,
     pub(crate) driver: IoDriver,
     pub(crate) shard: ShardConfig,
+    pub(crate) tls: Tls,
     pub(crate) fleet: FleetConfig,
     pub(crate) logs: LogConfig,
     pub(crate) metrics: SocketAddr,
@@ -96,6 +100,7 @@ pub(crate) fn lower(flags: &LaunchFlags) -> Result<Config, Failure> {
         return Err(Failure::usage(format!("--backend {} is not supported yet", flags.workers.backend)));
     }
     let rules = rules(flags)?;
+    let tls = edge::tls(&flags.tls)?;
     let driver: IoDriver = flags.listen.io_driver.parse().map_err(Failure::usage)?;
     Ok(Config {
         listen: SocketAddr::new(
@@ -104,7 +109,8 @@ pub(crate) fn lower(flags: &LaunchFlags) -> Result<Config, Failure> {
         ),
         cpus: cpus(flags)?,
         driver,
-        shard: shard_config(flags)?,
+        shard: shard_config(flags, &tls)?,
+        tls,
         fleet: fleet_config(flags, rules)?,
         logs: LogConfig {
             level: log_level(flags)?,
@@ -236,7 +242,7 @@ fn cpus(flags: &LaunchFlags) -> Result<Vec<Option<usize>>, Failure> {
     Ok((0..shards).map(|shard| is_pinned.then(|| cpus[shard])).collect())
 }
 
-fn shard_config(flags: &LaunchFlags) -> Result<ShardConfig, Failure> {
+fn shard_config(flags: &LaunchFlags, tls: &Tls) -> Result<ShardConfig, Failure> {
     let limits = &flags.limits;
     require(
         (1..=PAYLOAD_BYTES_MAX).contains(&limits.max_payload_size),
@@ -262,6 +268,8 @@ fn shard_config(flags: &LaunchFlags) -> Result<ShardConfig, Failure> {
         keep_alive_timeout: seconds("--keep-alive-timeout-secs", limits.keep_alive_timeout_secs)?,
         request_id_headers: limits.request_id_headers.iter().map(|name| name.to_ascii_lowercase()).collect(),
         total_retries_max: flags.workers.max_total_retries,
+        worker_tls: Arc::clone(&tls.client),
+        tls: tls.server.as_ref().map(|server| Arc::clone(&server.config)),
         seed: rand::random(),
     })
 }

@@ -12,6 +12,7 @@ mod metrics;
 mod replay;
 mod run;
 pub mod services;
+mod tls;
 
 use std::process::ExitCode;
 

@@ -119,7 +119,11 @@ pub(crate) fn start(mut config: Config) -> Result<Running, Failure> {
             }
         })
     });
-    let (handle, _services) = services::spawn(results, vec![extra]).map_err(no_thread)?;
+    let mut extra = vec![extra];
+    if let Some(server) = config.tls.server {
+        extra.push(Box::new(move || Box::pin(async move { server.watch().await })));
+    }
+    let (handle, _services) = services::spawn(results, &config.tls.client, extra).map_err(no_thread)?;
     let doors = control::Doors {
         reports: reports_inbox,
         admin: admin_inbox,

@@ -24,6 +24,7 @@ use std::thread::JoinHandle;
 
 use crossbeam_channel::Sender;
 use crossbeam_channel::TrySendError;
+use rustls::ClientConfig;
 use tokio::signal::unix::SignalKind;
 use tokio::signal::unix::signal;
 use tokio::sync::Semaphore;
@@ -74,11 +75,16 @@ impl ServicesHandle {
     }
 }
 
-/// Starts the services thread. What becomes of tasks, and signals, go to `results`.
+/// Starts the services thread. What becomes of tasks, and signals, go to `results`; `https://` workers are called by
+/// `tls`.
 ///
 /// # Errors
 /// When the runtime or the thread cannot be made.
-pub fn spawn(results: Sender<Event>, extra: Vec<ExtraTask>) -> io::Result<(ServicesHandle, JoinHandle<()>)> {
+pub fn spawn(
+    results: Sender<Event>,
+    tls: &ClientConfig,
+    extra: Vec<ExtraTask>,
+) -> io::Result<(ServicesHandle, JoinHandle<()>)> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (checks, checks_inbox) = mpsc::channel(CHECKS_QUEUED_MAX);
     let (polls, polls_inbox) = mpsc::channel(POLLS_QUEUED_MAX);
@@ -89,7 +95,7 @@ pub fn spawn(results: Sender<Event>, extra: Vec<ExtraTask>) -> io::Result<(Servi
         let _entered = runtime.enter();
         [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?]
     };
-    let client = Client::try_new().map_err(io::Error::other)?;
+    let client = Client::try_new(tls).map_err(io::Error::other)?;
     let thread = std::thread::Builder::new().name("services".to_owned()).spawn(move || {
         let local = LocalSet::new();
         local.block_on(&runtime, async move {

@@ -12,7 +12,6 @@ use tracing::warn;
 
 use crate::conn;
 use crate::limits;
-use crate::rt::socket::Socket;
 use crate::rt::wait::Slot;
 use crate::rt::wait::Sweep;
 use crate::rt::wait::complete;
@@ -55,7 +54,7 @@ fn welcome(shard: &Rc<Shard>, stream: TcpStream, peer: IpAddr) {
     if let Err(error) = stream.set_nodelay(true) {
         warn!(shard = shard.index, %error, "cannot set TCP_NODELAY");
     }
-    monoio::spawn(conn::serve(Rc::clone(shard), Socket::Tcp(stream), peer, permit));
+    monoio::spawn(conn::serve(Rc::clone(shard), stream, peer, permit));
 }
 
 /// Housekeeping: time, deadlines, reports, idle worker connections, the lifecycle.

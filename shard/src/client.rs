@@ -26,6 +26,8 @@ pub(crate) struct Client<'a> {
     /// Its address; IPv4 as such on a listener for both.
     pub(crate) peer: IpAddr,
     pub(crate) slot: &'a Slot,
+    /// Nothing has been asked on this connection yet: it may still turn out to speak HTTP/2.
+    pub(crate) is_fresh: bool,
     /// Bytes read behind the last request: the start of a pipelined one.
     pub(crate) early: Vec<u8>,
     /// How many of them came while an answer was being made.
@@ -44,6 +46,8 @@ pub(crate) enum Next {
     KeepAlive,
     /// It is closed.
     Close,
+    /// The connection speaks HTTP/2; what it has said is in `early`.
+    Http2,
 }
 
 // === impl Client ===
@@ -55,6 +59,7 @@ impl<'a> Client<'a> {
             stream,
             peer,
             slot,
+            is_fresh: true,
             early: Vec::new(),
             early_bytes: 0,
             deadline_ms: 0,

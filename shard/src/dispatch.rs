@@ -1,8 +1,6 @@
 //! Attempts: sends a request to the chosen worker and waits for the head of its answer; tries another worker as long
 //! as the client has not been sent a byte.
 
-use std::io::ErrorKind;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 
@@ -12,7 +10,6 @@ use fleet::id::WorkerId;
 use fleet::report::Report;
 use fleet::snapshot::Worker;
 use fleet::stats::UpstreamFailure;
-use monoio::net::TcpStream;
 use smallvec::SmallVec;
 use tracing::debug;
 
@@ -21,16 +18,14 @@ use crate::ask::Failure;
 use crate::ask::Outgoing;
 use crate::ask::ask;
 use crate::client::Client;
+use crate::dial::connect;
 use crate::finish::Trace;
-use crate::limits;
 use crate::port::Ports;
 use crate::route;
 use crate::route::Input;
-use crate::rt::socket::Socket;
 use crate::rt::wait::Readiness;
 use crate::state::Shard;
 use crate::stop::Stop;
-use crate::upstream::Connection;
 
 /// Finds a worker that begins to answer.
 ///
@@ -62,6 +57,7 @@ pub(crate) async fn run(
         trace.routed.get_or_insert(leg.chosen);
         // The previous attempt's leg ends here, and with it its count in that worker's load.
         let leg = trace.leg.insert(leg);
+        let mut refusal = None;
         let failure =
             match attempt(shard, client, watch.as_mut(), outgoing, leg.worker(), &trace.request_id).await {
                 Ok(answered) => {
@@ -75,12 +71,19 @@ pub(crate) async fn run(
                     return Err(stop);
                 }
                 Err(Failure::Upstream(failure)) => failure,
+                Err(Failure::Tls(reason)) => {
+                    refusal = Some(reason);
+                    UpstreamFailure::Tls
+                }
                 // A fresh connection is never stale; if it were, the worker would have closed it early.
                 Err(Failure::Stale) => UpstreamFailure::Head,
             };
         note_failure(shard, leg.worker(), failure);
         debug!(worker = %leg.worker().url, failure = failure.name(), attempt = trace.attempts, "attempt failed");
-        let error = failure_error(failure, leg.worker());
+        let mut error = failure_error(failure, leg.worker());
+        if let Some(reason) = refusal {
+            error.message = format!("{}: {reason}", error.message).into();
+        }
         if trace.attempts >= shard.config.total_retries_max {
             shard.stats.retries_exhausted_total.add(1);
             return Err(Stop::Reject(error));
@@ -102,19 +105,6 @@ pub(crate) fn note_failure(shard: &Rc<Shard>, worker: &Worker, failure: Upstream
     }
 }
 
-/// Whose fault it is that a connection could not be made: the worker's, or our own want of descriptors, ports or
-/// memory, which says nothing about the worker.
-fn connect_failure(error: &std::io::Error) -> UpstreamFailure {
-    match error.kind() {
-        ErrorKind::ConnectionRefused
-        | ErrorKind::ConnectionReset
-        | ErrorKind::HostUnreachable
-        | ErrorKind::NetworkUnreachable
-        | ErrorKind::TimedOut => UpstreamFailure::Connect,
-        _ => UpstreamFailure::Local,
-    }
-}
-
 /// Counts an exchange that ran out of time, if that is what `error` says.
 pub(crate) fn note_timeout(shard: &Shard, error: &ApiError) {
     if error.code == ErrorCode::UpstreamTimeout {
@@ -129,6 +119,7 @@ pub(crate) fn failure_error(failure: UpstreamFailure, worker: &Worker) -> ApiErr
         UpstreamFailure::Local => {
             (ErrorCode::UpstreamConnect, format!("no means left to connect to worker {url}"))
         }
+        UpstreamFailure::Tls => (ErrorCode::UpstreamConnect, format!("no TLS connection to worker {url}")),
         UpstreamFailure::ConnectTimeout => {
             (ErrorCode::UpstreamTimeout, format!("connecting to worker {url} took too long"))
         }
@@ -156,7 +147,7 @@ async fn attempt(
     worker: &Worker,
     request_id: &str,
 ) -> Result<Answered, Failure> {
-    let kept = shard.upstreams.borrow_mut().checkout(worker);
+    let kept = shard.upstreams.borrow_mut().checkout(worker, shard.clock.coarse_ms());
     if let Some(connection) = kept {
         shard.stats.upstream_reuses_total.add(1);
         match ask(shard, client, watch.as_mut(), outgoing, (worker, request_id), connection).await {
@@ -164,40 +155,6 @@ async fn attempt(
             done => return done,
         }
     }
-    let connection = connect(shard, client, watch.as_mut(), &worker.addresses).await?;
+    let connection = connect(shard, client, watch.as_mut(), worker).await?;
     ask(shard, client, watch, outgoing, (worker, request_id), connection).await
-}
-
-async fn connect(
-    shard: &Rc<Shard>,
-    client: &mut Client<'_>,
-    mut watch: Pin<&mut dyn Readiness>,
-    addresses: &[SocketAddr],
-) -> Result<Connection, Failure> {
-    let mut failure = UpstreamFailure::Connect;
-    for &address in addresses.iter().take(limits::ADDRESSES_TRIED_MAX) {
-        client.shorten_deadline(shard.clock.deadline_ms(shard.config.connect_timeout));
-        shard.stats.upstream_connects_total.add(1);
-        let connected = client.beside(watch.as_mut(), TcpStream::connect_addr(address)).await;
-        client.restore_deadline();
-        match connected {
-            Ok(Ok(stream)) => {
-                // Only latency is lost if this fails.
-                let _ = stream.set_nodelay(true);
-                return Ok(Connection { stream: Socket::Tcp(stream), address, is_reused: false });
-            }
-            Ok(Err(error)) => {
-                debug!(%address, %error, "cannot connect");
-                failure = connect_failure(&error);
-            }
-            Err(Stop::Reject(error))
-                if error.code == ErrorCode::UpstreamTimeout
-                    && !client.is_overdue(shard.clock.coarse_ms()) =>
-            {
-                failure = UpstreamFailure::ConnectTimeout;
-            }
-            Err(stop) => return Err(Failure::Stop(stop)),
-        }
-    }
-    Err(Failure::Upstream(failure))
 }

@@ -26,6 +26,7 @@ use crate::client::Client;
 use crate::client::Next;
 use crate::dispatch;
 use crate::finish::Trace;
+use crate::http2;
 use crate::intake;
 use crate::intake::Body;
 use crate::intake::BodyPlan;
@@ -74,6 +75,11 @@ async fn serve(
         Ok(None) => return Next::KeepAlive,
         Err(stop) => return refuse_unread(shard, client, watch, stop).await,
     };
+    if client.is_fresh && http2::is_preface(buf) {
+        client.early = std::mem::take(buf);
+        return Next::Http2;
+    }
+    client.is_fresh = false;
     let started = shard.clock.now();
     let mut body = None;
     let mut trace = None;

@@ -28,6 +28,14 @@ pub(crate) enum Body {
     Decoded { bytes: Vec<u8>, end: usize },
 }
 
+/// Whether a request may begin so: with the letters of a method, behind empty lines at most (RFC 9112 §2.2).
+///
+/// What cannot become a request, such as TLS on a plain port, is told so at once instead of being waited for.
+fn may_begin(buf: &[u8]) -> bool {
+    let first = buf.iter().find(|byte| !matches!(byte, b'\r' | b'\n'));
+    first.is_none_or(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte))
+}
+
 /// Reads until `buf` holds a complete head and returns its length; none if there was nothing to read after all.
 pub(crate) async fn head(
     shard: &Rc<Shard>,
@@ -69,6 +77,9 @@ pub(crate) async fn head(
         }
         if let Some(end) = wire::head_end(buf, searched) {
             return within_limit(end).map(Some);
+        }
+        if !may_begin(buf) {
+            return Err(Stop::reject(ErrorCode::MalformedRequest, "malformed request: this is no HTTP"));
         }
         searched = buf.len();
         within_limit(searched)?;

@@ -16,11 +16,13 @@ mod ask;
 mod client;
 mod clock;
 mod conn;
+mod dial;
 mod dispatch;
 mod encode;
 mod exchange;
 mod explain;
 mod finish;
+mod http2;
 mod intake;
 mod limits;
 pub mod listen;
@@ -50,6 +52,8 @@ use fleet::decision::DecisionRing;
 use fleet::report::Report;
 use fleet::snapshot::Snapshot;
 use fleet::stats::ShardStats;
+use rustls::ClientConfig;
+use rustls::ServerConfig;
 
 use crate::rt::driver::IoDriver;
 use crate::state::Shard;
@@ -86,6 +90,10 @@ pub struct ShardConfig {
     pub request_id_headers: Vec<String>,
     /// Failed attempts after which a request is given up (`--max-total-retries`).
     pub total_retries_max: u32,
+    /// TLS towards clients; plain connections without it.
+    pub tls: Option<Arc<ServerConfig>>,
+    /// TLS towards workers whose URL says so.
+    pub worker_tls: Arc<ClientConfig>,
     /// Seed of this process's generators.
     pub seed: u64,
 }

@@ -31,7 +31,7 @@ use crate::media;
 use crate::relay::pass::Held;
 use crate::relay::pass::HoldError;
 use crate::relay::pass::Passage;
-use crate::relay::stream::BodyDecoder;
+pub(crate) use crate::relay::stream::BodyDecoder;
 use crate::relay::stream::Kind;
 use crate::respond::Connection;
 use crate::rt::wait::Readiness;

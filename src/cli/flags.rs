@@ -1,10 +1,14 @@
 //! Every flag that works, in groups, each with its default.
 
+mod edge;
+
 use std::path::PathBuf;
 
 use clap::Args;
 use fleet::rules::CacheAware;
 use policy::Policy;
+
+pub(crate) use edge::TlsFlags;
 
 fn policy_help() -> String {
     format!("Policy of models whose workers name none: {}", Policy::NAMES.join(", "))
@@ -15,6 +19,8 @@ fn policy_help() -> String {
 pub(crate) struct LaunchFlags {
     #[command(flatten)]
     pub(crate) listen: ListenFlags,
+    #[command(flatten)]
+    pub(crate) tls: TlsFlags,
     #[command(flatten)]
     pub(crate) workers: WorkerFlags,
     #[command(flatten)]
@@ -56,7 +62,7 @@ pub(crate) struct ListenFlags {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Workers")]
 pub(crate) struct WorkerFlags {
-    /// Worker URLs, any number of them: http://host:port
+    /// Worker URLs, any number of them: http://host:port or https://host:port
     #[arg(long, num_args = 0.., value_name = "URL")]
     pub(crate) worker_urls: Vec<String>,
     /// Kind of engine behind the workers; only sglang (any OpenAI-compatible HTTP server) works

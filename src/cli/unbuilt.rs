@@ -3,14 +3,11 @@
 /// Flags of SGLang's router (both front ends) that are known and not built.
 const UNBUILT: &[&str] = &[
     "--api-key",
-    "--ca-cert-paths",
     "--cb-failure-threshold",
     "--cb-success-threshold",
     "--cb-timeout-duration-secs",
     "--cb-window-duration-secs",
     "--chat-template",
-    "--client-cert-path",
-    "--client-key-path",
     "--control-plane-api-keys",
     "--control-plane-audit-enabled",
     "--cors-allowed-origins",
@@ -76,8 +73,6 @@ const UNBUILT: &[&str] = &[
     "--service-discovery",
     "--service-discovery-namespace",
     "--service-discovery-port",
-    "--tls-cert-path",
-    "--tls-key-path",
     "--tokenizer-cache-enable-l0",
     "--tokenizer-cache-enable-l1",
     "--tokenizer-cache-l0-max-entries",

@@ -200,7 +200,7 @@ impl Entry {
             emptied_version: 0,
             engine_costs: Vec::new(),
             target: target(&spec),
-            published: Arc::new(published(id, &spec, addresses, &cells, SmallVec::new())),
+            published: Arc::new(published(id, &spec, addresses, &cells, SmallVec::new(), false)),
             cells,
             spec,
         }
@@ -259,7 +259,14 @@ impl Entry {
     }
 
     fn publish(&mut self, addresses: Box<[SocketAddr]>, boards: SmallVec<[Arc<Board>; 1]>) {
-        self.published = Arc::new(published(self.id, &self.spec, addresses, &self.cells, boards));
+        self.published = Arc::new(published(
+            self.id,
+            &self.spec,
+            addresses,
+            &self.cells,
+            boards,
+            self.metadata.speaks_http2,
+        ));
     }
 
     /// Replaces what was said about the worker. Its URL stays.
@@ -290,12 +297,14 @@ fn published(
     addresses: Box<[SocketAddr]>,
     cells: &Arc<WorkerCells>,
     boards: SmallVec<[Arc<Board>; 1]>,
+    speaks_http2: bool,
 ) -> Worker {
     Worker {
         id,
         url: spec.url.text.clone(),
         host: spec.url.authority.clone(),
         base_path: spec.url.base_path.clone(),
+        transport: spec.url.transport(speaks_http2),
         addresses,
         authorization: authorization(spec),
         weight: Weight::of(spec.priority, spec.cost),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use reqwest::Method;
 use reqwest::header::AUTHORIZATION;
+use rustls::ClientConfig;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -37,9 +38,13 @@ impl Probe {
 // === impl Client ===
 
 impl Client {
-    pub(crate) fn try_new() -> reqwest::Result<Self> {
+    pub(crate) fn try_new(tls: &ClientConfig) -> reqwest::Result<Self> {
+        // HTTP/1.1 is all that is needed here.
+        let mut tls = tls.clone();
+        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
         // Connections are not kept: a check on a kept connection would not notice a worker that takes no new ones.
         let http = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls)
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .pool_max_idle_per_host(0)

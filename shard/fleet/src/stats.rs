@@ -130,11 +130,13 @@ pub enum UpstreamFailure {
     Body,
     /// No connection could be made for want of descriptors, ports or memory here.
     Local,
+    /// The TLS handshake failed.
+    Tls,
 }
 
 impl UpstreamFailure {
     /// Number of variants.
-    pub const COUNT: usize = 8;
+    pub const COUNT: usize = 9;
     /// Every variant, in table order.
     pub const ALL: [Self; Self::COUNT] = [
         Self::Connect,
@@ -145,6 +147,7 @@ impl UpstreamFailure {
         Self::Timeout,
         Self::Body,
         Self::Local,
+        Self::Tls,
     ];
 
     /// Its name in logs and metrics.
@@ -158,6 +161,7 @@ impl UpstreamFailure {
             Self::Timeout => "timeout",
             Self::Body => "body",
             Self::Local => "local",
+            Self::Tls => "tls",
         }
     }
 }
