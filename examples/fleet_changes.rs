@@ -83,6 +83,8 @@ fn config(workers: u32, policy: &str) -> ControlConfig {
         prefix_bytes_max: 1 << 20,
         blocks_per_holder_max: usize::MAX,
         eviction_interval: Duration::from_secs(120),
+        breaker: None,
+        recovery_ramp: Duration::ZERO,
         worker_failures_max: 3,
         shutdown_grace: Duration::from_secs(180),
         version: "0",

@@ -1,6 +1,7 @@
 //! What the command line means: validated once, lowered to what each part of the process needs.
 
 mod edge;
+mod reliability;
 
 use std::net::IpAddr;
 use std::net::Ipv4Addr;
@@ -10,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fleet::blocks::BLOCK_BYTES;
+use fleet::breaker::BreakerRules;
 use fleet::rules::AssignmentMode;
 use fleet::rules::Bucket;
 use fleet::rules::CacheAware;
@@ -62,6 +64,7 @@ pub(crate) struct Config {
     pub(crate) tls: Tls,
     pub(crate) fleet: FleetConfig,
     pub(crate) logs: LogConfig,
+    pub(crate) retry_budget_percent: u32,
     pub(crate) metrics: SocketAddr,
     pub(crate) duration_bounds_us: Arc<[u64]>,
 }
@@ -79,6 +82,8 @@ pub(crate) struct FleetConfig {
     pub(crate) blocks_per_holder_max: usize,
     pub(crate) eviction_interval: Duration,
     pub(crate) load_monitor_interval: Option<Duration>,
+    pub(crate) breaker: Option<BreakerRules>,
+    pub(crate) recovery_ramp: Duration,
     pub(crate) worker_failures_max: u32,
     pub(crate) shutdown_grace: Duration,
 }
@@ -117,6 +122,7 @@ pub(crate) fn lower(flags: &LaunchFlags) -> Result<Config, Failure> {
             is_json: flags.logs.log_json,
             dir: flags.logs.log_dir.clone(),
         },
+        retry_budget_percent: flags.retries.retry_budget_percent,
         metrics: SocketAddr::new(
             host("--prometheus-host", &flags.metrics.prometheus_host)?,
             nonzero_port("--prometheus-port", flags.metrics.prometheus_port)?,
@@ -249,8 +255,8 @@ fn shard_config(flags: &LaunchFlags, tls: &Tls) -> Result<ShardConfig, Failure> 
         &format!("--max-payload-size must be between 1 and {PAYLOAD_BYTES_MAX}"),
     )?;
     require(flags.workers.max_worker_retries > 0, "--max-worker-retries must be above 0")?;
-    require(flags.workers.max_total_retries > 0, "--max-total-retries must be above 0")?;
     let session_keys = session_keys(flags)?;
+    let seed = rand::random();
     Ok(ShardConfig {
         session_headers: session_keys.iter().map(|name| name.to_ascii_lowercase()).collect(),
         body_keys: std::iter::once(ANSWER_FIELD.to_owned()).chain(session_keys).collect(),
@@ -267,10 +273,21 @@ fn shard_config(flags: &LaunchFlags, tls: &Tls) -> Result<ShardConfig, Failure> 
             + ADMIN_MARGIN,
         keep_alive_timeout: seconds("--keep-alive-timeout-secs", limits.keep_alive_timeout_secs)?,
         request_id_headers: limits.request_id_headers.iter().map(|name| name.to_ascii_lowercase()).collect(),
-        total_retries_max: flags.workers.max_total_retries,
+        peers: edge::peers(&flags.clients, seed),
+        body_rate_min: flags.clients.min_body_rate,
         worker_tls: Arc::clone(&tls.client),
         tls: tls.server.as_ref().map(|server| Arc::clone(&server.config)),
-        seed: rand::random(),
+        retry: reliability::retry(&flags.retries)?,
+        breaker: reliability::breaker(&flags.breakers)?,
+        first_token_timeout: reliability::optional(
+            "--first-token-timeout-secs",
+            flags.breakers.first_token_timeout_secs,
+        )?,
+        inter_token_timeout: reliability::optional(
+            "--inter-token-timeout-secs",
+            flags.breakers.inter_token_timeout_secs,
+        )?,
+        seed,
     })
 }
 
@@ -306,6 +323,8 @@ fn fleet_config(flags: &LaunchFlags, rules: Rules) -> Result<FleetConfig, Failur
         load_monitor_interval: (workers.load_monitor_interval > 0)
             .then(|| seconds("--load-monitor-interval", workers.load_monitor_interval))
             .transpose()?,
+        breaker: reliability::breaker(&flags.breakers)?,
+        recovery_ramp: reliability::recovery_ramp(&flags.breakers),
         worker_failures_max: workers.max_worker_retries,
         shutdown_grace: Duration::from_secs(flags.limits.shutdown_grace_period_secs.min(SECONDS_MAX)),
     })

@@ -6,6 +6,7 @@
 
 mod family;
 mod listener;
+mod resilience;
 mod tables;
 
 use std::sync::Arc;
@@ -42,6 +43,8 @@ impl Sources {
         let mut families: Vec<MetricFamily> = tables::http(self);
         families.extend(tables::router(self));
         families.extend(tables::workers(self));
+        families.extend(resilience::retries(self));
+        families.extend(resilience::breakers(self));
         families.extend(tables::engines(self));
         families.extend(tables::prefix(self));
         families.extend(tables::shards(self));

@@ -14,6 +14,7 @@ use api::endpoint::METHODS;
 use api::error::ErrorCode;
 use arc_swap::ArcSwap;
 use fleet::admin::ADMIN_CALLS_QUEUED_MAX;
+use fleet::budget::RetryBudget;
 use fleet::cell::Lifecycle;
 use fleet::decision::DecisionRing;
 use fleet::report::BATCHES_QUEUED_MAX;
@@ -90,6 +91,7 @@ pub(crate) fn start(mut config: Config) -> Result<Running, Failure> {
     let shared = Shared {
         snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
         lifecycle: Arc::new(Lifecycle::default()),
+        retry_budget: Arc::new(RetryBudget::new(config.retry_budget_percent)),
         reports,
         admin,
     };
@@ -214,6 +216,8 @@ fn control_config(
         blocks_per_holder_max: fleet.blocks_per_holder_max,
         eviction_interval: fleet.eviction_interval,
         load_monitor_interval: fleet.load_monitor_interval,
+        breaker: fleet.breaker,
+        recovery_ramp: fleet.recovery_ramp,
         worker_failures_max: fleet.worker_failures_max,
         shutdown_grace: fleet.shutdown_grace,
         version: env!("CARGO_PKG_VERSION"),

@@ -49,7 +49,7 @@ async fn accept(shard: Rc<Shard>, listener: StdListener, slot: Rc<Slot>) {
 }
 
 fn welcome(shard: &Rc<Shard>, stream: TcpStream, peer: IpAddr) {
-    let Some(permit) = shard.admit_connection() else { return };
+    let Some(permit) = shard.admit_connection(peer) else { return };
     // Without it, Nagle's algorithm holds back the small writes of a token stream.
     if let Err(error) = stream.set_nodelay(true) {
         warn!(shard = shard.index, %error, "cannot set TCP_NODELAY");

@@ -34,6 +34,8 @@ pub(crate) struct Client<'a> {
     early_bytes: u64,
     /// When the exchange must be over.
     deadline_ms: u64,
+    /// When the worker must have sent the next token; 0 for whenever.
+    token_deadline_ms: u64,
     /// Whether the socket is still watched for the client's leaving. Not once more has come early than is kept:
     /// then it stays readable.
     watching: Watching,
@@ -63,6 +65,7 @@ impl<'a> Client<'a> {
             early: Vec::new(),
             early_bytes: 0,
             deadline_ms: 0,
+            token_deadline_ms: 0,
             watching: Watching::Yes,
         }
     }
@@ -71,6 +74,7 @@ impl<'a> Client<'a> {
     pub(crate) fn begin_exchange(&mut self) {
         self.early = Vec::new();
         self.deadline_ms = 0;
+        self.token_deadline_ms = 0;
         self.watching = Watching::Yes;
     }
 
@@ -87,9 +91,24 @@ impl<'a> Client<'a> {
         self.slot.busy_until(deadline_ms);
     }
 
-    /// Goes back to the deadline of the exchange.
+    /// Goes back to the deadline of the exchange, or of the next token.
     pub(crate) fn restore_deadline(&self) {
-        self.slot.busy_until(self.deadline_ms);
+        let deadline_ms = match (self.deadline_ms, self.token_deadline_ms) {
+            (0, only) | (only, 0) => only,
+            (exchange, token) => exchange.min(token),
+        };
+        self.slot.busy_until(deadline_ms);
+    }
+
+    /// Has the wait for the worker end at `deadline_ms` if no token has come by then; 0 for no such deadline.
+    pub(crate) fn expect_token_by(&mut self, deadline_ms: u64) {
+        self.token_deadline_ms = deadline_ms;
+        self.restore_deadline();
+    }
+
+    /// Whether the next token is overdue at `now_ms`, and the exchange itself is not.
+    pub(crate) fn is_stalled(&self, now_ms: u64) -> bool {
+        self.token_deadline_ms != 0 && now_ms >= self.token_deadline_ms && !self.is_overdue(now_ms)
     }
 
     /// Whether the exchange itself has run out of time at `now_ms`.

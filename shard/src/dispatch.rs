@@ -1,17 +1,20 @@
 //! Attempts: sends a request to the chosen worker and waits for the head of its answer; tries another worker as long
-//! as the client has not been sent a byte.
+//! as the client has not been sent a token.
 
 use std::pin::Pin;
 use std::rc::Rc;
+use std::time::Duration;
 
 use api::error::ApiError;
 use api::error::ErrorCode;
-use fleet::id::WorkerId;
+use fleet::breaker::Outcome;
 use fleet::report::Report;
 use fleet::snapshot::Worker;
+use fleet::stats::BACKOFFS_TOLD_APART;
 use fleet::stats::UpstreamFailure;
-use smallvec::SmallVec;
+use fleet::stats::status_index;
 use tracing::debug;
+use wire::ResponseFraming;
 
 use crate::ask::Answered;
 use crate::ask::Failure;
@@ -20,14 +23,33 @@ use crate::ask::ask;
 use crate::client::Client;
 use crate::dial::connect;
 use crate::finish::Trace;
+use crate::limits::HEAD_LIMITS;
 use crate::port::Ports;
+use crate::retry;
 use crate::route;
 use crate::route::Input;
+use crate::route::Leg;
 use crate::rt::wait::Readiness;
 use crate::state::Shard;
 use crate::stop::Stop;
 
-/// Finds a worker that begins to answer.
+/// An attempt that did not serve the client, and may be followed by another.
+#[derive(Debug)]
+pub(crate) struct Setback {
+    cause: Cause,
+    /// How long the worker asks to be left alone.
+    retry_after: Duration,
+}
+
+#[derive(Debug)]
+enum Cause {
+    /// The worker failed; this is what the client is told if nobody else is asked.
+    Failed(UpstreamFailure, ApiError),
+    /// It answered with a status that another worker may do better than; if none is asked, the client gets the answer.
+    Answered(Box<Answered>),
+}
+
+/// Finds a worker that begins to answer. `setback` is what became of the attempt before, if this is not the first.
 ///
 /// # Errors
 /// The rejection to answer with, after the last attempt; [`Stop::Gone`] when the client left.
@@ -36,79 +58,238 @@ pub(crate) async fn run(
     client: &mut Client<'_>,
     mut watch: Pin<&mut dyn Readiness>,
     outgoing: &Outgoing<'_, '_>,
+    mut setback: Option<Setback>,
     trace: &mut Trace<'_>,
 ) -> Result<Answered, Stop> {
-    let mut excluded = SmallVec::<[WorkerId; 8]>::new();
-    let mut last_error = None;
     loop {
-        let input = Input {
-            head: outgoing.head,
-            shape: outgoing.shape,
-            is_json: outgoing.is_json,
-            body: outgoing.body,
-            excluded: &excluded,
+        let leg = match setback {
+            None => {
+                shard.retry_budget.deposit();
+                choose(shard, outgoing, trace).map_err(Stop::Reject)?
+            }
+            Some(setback) => match another(shard, client, watch.as_mut(), outgoing, &setback, trace).await? {
+                Some(leg) => {
+                    setback.part(shard, trace);
+                    leg
+                }
+                None => return setback.outcome(),
+            },
         };
-        let leg =
-            route::choose(shard, &input).map_err(|error| Stop::Reject(last_error.take().unwrap_or(error)))?;
         if trace.attempts > 0 {
-            shard.stats.retries_total.add(1);
+            shard.stats.retries_total[trace.endpoint.index()].add(1);
         }
         trace.attempts += 1;
         trace.routed.get_or_insert(leg.chosen);
         // The previous attempt's leg ends here, and with it its count in that worker's load.
         let leg = trace.leg.insert(leg);
-        let mut refusal = None;
-        let failure =
-            match attempt(shard, client, watch.as_mut(), outgoing, leg.worker(), &trace.request_id).await {
-                Ok(answered) => {
-                    trace.upstream_head = Some(shard.clock.now());
-                    return Ok(answered);
+        let first_token = shard.config.first_token_timeout.filter(|_| leg.is_stream);
+        client.expect_token_by(first_token.map_or(0, |timeout| shard.clock.deadline_ms(timeout)));
+        let attempt = attempt(shard, client, watch.as_mut(), outgoing, leg.worker(), &trace.request_id);
+        setback = Some(match attempt.await {
+            Ok(answered) => {
+                trace.upstream_head = Some(shard.clock.now());
+                match Setback::of_answer(shard, leg, answered) {
+                    Ok(answered) => return Ok(answered),
+                    Err(setback) => setback,
                 }
-                Err(Failure::Stop(stop)) => {
-                    if let Stop::Reject(error) = &stop {
-                        note_timeout(shard, error);
-                    }
-                    return Err(stop);
+            }
+            Err(Failure::Stop(Stop::Reject(_))) if client.is_stalled(shard.clock.coarse_ms()) => {
+                Setback::of_failure(shard, leg, UpstreamFailure::Stall)
+            }
+            Err(Failure::Stop(stop)) => {
+                if let Stop::Reject(error) = &stop {
+                    note_timeout(shard, leg, error);
                 }
-                Err(Failure::Upstream(failure)) => failure,
-                Err(Failure::Tls(reason)) => {
-                    refusal = Some(reason);
-                    UpstreamFailure::Tls
-                }
-                // A fresh connection is never stale; if it were, the worker would have closed it early.
-                Err(Failure::Stale) => UpstreamFailure::Head,
-            };
-        note_failure(shard, leg.worker(), failure);
-        debug!(worker = %leg.worker().url, failure = failure.name(), attempt = trace.attempts, "attempt failed");
-        let mut error = failure_error(failure, leg.worker());
-        if let Some(reason) = refusal {
-            error.message = format!("{}: {reason}", error.message).into();
-        }
-        if trace.attempts >= shard.config.total_retries_max {
-            shard.stats.retries_exhausted_total.add(1);
-            return Err(Stop::Reject(error));
-        }
-        excluded.push(leg.worker().id);
-        last_error = Some(error);
+                return Err(stop);
+            }
+            Err(Failure::Upstream(failure)) => Setback::of_failure(shard, leg, failure),
+            Err(Failure::Tls(reason)) => Setback::of_tls(shard, leg, reason),
+            // A fresh connection is never stale; if it were, the worker would have closed it early.
+            Err(Failure::Stale) => Setback::of_failure(shard, leg, UpstreamFailure::Head),
+        });
     }
 }
 
-/// Counts a worker's transport failure, and tells control of a worker that cannot be connected to.
+/// Chooses a worker that this request has not been to.
+fn choose(shard: &Rc<Shard>, outgoing: &Outgoing<'_, '_>, trace: &Trace<'_>) -> Result<Leg, ApiError> {
+    let input = Input {
+        head: outgoing.head,
+        shape: outgoing.shape,
+        is_json: outgoing.is_json,
+        body: outgoing.body,
+        excluded: &trace.tried,
+    };
+    route::choose(shard, &input)
+}
+
+/// Chooses whom to ask after a setback, when it is time to; none if the request is given up.
 ///
-/// Only such failures count towards removal: a connection that breaks may be the request's fault, and no request may
-/// empty the fleet. A worker that has died refuses connections soon enough.
-pub(crate) fn note_failure(shard: &Rc<Shard>, worker: &Worker, failure: UpstreamFailure) {
+/// While somebody routable has not been asked, nobody is asked twice. Who cannot be connected to is no reason to wait
+/// before another is asked, and costs the fleet nothing; for everything else there is a pause and a budget.
+async fn another(
+    shard: &Rc<Shard>,
+    client: &mut Client<'_>,
+    mut watch: Pin<&mut dyn Readiness>,
+    outgoing: &Outgoing<'_, '_>,
+    setback: &Setback,
+    trace: &mut Trace<'_>,
+) -> Result<Option<Leg>, Stop> {
+    client.expect_token_by(0);
+    let rules = &shard.config.retry;
+    if trace.attempts >= rules.attempts_max {
+        shard.stats.retries_exhausted_total[trace.endpoint.index()].add(1);
+        return Ok(None);
+    }
+    let is_unreached = setback.is_unreached();
+    if !is_unreached && !shard.retry_budget.withdraw(shard.clock.coarse_ms()) {
+        shard.stats.retries_denied_total.add(1);
+        return Ok(None);
+    }
+    if let Some(leg) = &mut trace.leg {
+        trace.tried.push(leg.worker().id);
+        leg.release();
+    }
+    let pause = rules.pause(trace.attempts, shard.chance());
+    if !is_unreached {
+        rest(shard, client, watch.as_mut(), pause, trace.attempts).await?;
+    }
+    if let Ok(leg) = choose(shard, outgoing, trace) {
+        return Ok(Some(leg));
+    }
+    let pause = if is_unreached { pause } else { setback.retry_after.saturating_sub(pause) };
+    if pause > rules.backoff_max {
+        return Ok(None);
+    }
+    rest(shard, client, watch, pause, trace.attempts).await?;
+    trace.tried.clear();
+    let mut leg = choose(shard, outgoing, trace).ok();
+    if let Some(leg) = &mut leg {
+        leg.is_repeat = true;
+    }
+    Ok(leg)
+}
+
+/// Lets time pass before the next attempt.
+async fn rest(
+    shard: &Rc<Shard>,
+    client: &mut Client<'_>,
+    watch: Pin<&mut dyn Readiness>,
+    pause: Duration,
+    attempts: u32,
+) -> Result<(), Stop> {
+    if pause.is_zero() {
+        return Ok(());
+    }
+    let backoffs = &shard.stats.backoffs[(attempts as usize - 1).min(BACKOFFS_TOLD_APART - 1)];
+    backoffs.count.add(1);
+    backoffs.sum_us.add(pause.as_micros() as u64);
+    client.beside(watch, monoio::time::sleep(pause)).await
+}
+
+// === impl Setback ===
+
+impl Setback {
+    /// Counts what a worker did wrong.
+    pub(crate) fn of_failure(shard: &Rc<Shard>, leg: &mut Leg, failure: UpstreamFailure) -> Self {
+        note_failure(shard, leg, failure);
+        debug!(worker = %leg.worker().url, failure = failure.name(), "attempt failed");
+        let cause = Cause::Failed(failure, failure_error(failure, leg.worker()));
+        Self { cause, retry_after: Duration::ZERO }
+    }
+
+    /// Counts a worker that there is no TLS with, and says why.
+    fn of_tls(shard: &Rc<Shard>, leg: &mut Leg, reason: &str) -> Self {
+        let mut setback = Self::of_failure(shard, leg, UpstreamFailure::Tls);
+        if let Cause::Failed(_, error) = &mut setback.cause {
+            error.message = format!("{}: {reason}", error.message).into();
+        }
+        setback
+    }
+
+    /// Looks whether an answer is one to try another worker for; else gives it back.
+    fn of_answer(shard: &Rc<Shard>, leg: &mut Leg, answered: Answered) -> Result<Answered, Self> {
+        let bytes = &answered.buf[..answered.head_len];
+        // The usual answer is not parsed twice.
+        if bytes.get(STATUS_AT) == Some(b"200") {
+            return Ok(answered);
+        }
+        let status_and_pause = match wire::parse_response(bytes, "POST", &HEAD_LIMITS) {
+            Ok(head) if retry::is_retryable(head.status) => Some((head.status, retry::retry_after(&head))),
+            Ok(_) | Err(_) => None,
+        };
+        let Some((status, retry_after)) = status_and_pause else { return Ok(answered) };
+        leg.judge(shard, outcome_of(status));
+        debug!(worker = %leg.worker().url, status, "attempt answered with an error");
+        let retry_after = retry_after.unwrap_or_default();
+        Err(Self { cause: Cause::Answered(Box::new(answered)), retry_after })
+    }
+
+    /// Whether the request did not get as far as a worker.
+    fn is_unreached(&self) -> bool {
+        use UpstreamFailure::Connect;
+        use UpstreamFailure::ConnectTimeout;
+        use UpstreamFailure::Local;
+        use UpstreamFailure::Tls;
+        matches!(self.cause, Cause::Failed(Connect | ConnectTimeout | Local | Tls, _))
+    }
+
+    /// Another worker is asked: keeps the connection of this one if its answer has come whole.
+    fn part(self, shard: &Shard, trace: &Trace<'_>) {
+        let (Cause::Answered(answered), Some(leg)) = (self.cause, &trace.leg) else { return };
+        let Answered { connection, buf, head_len, is_fully_sent } = *answered;
+        let (bytes, body) = buf.split_at(head_len);
+        let Ok(head) = wire::parse_response(bytes, "POST", &HEAD_LIMITS) else { return };
+        let is_whole = match head.framing {
+            ResponseFraming::None => body.is_empty(),
+            ResponseFraming::Length(length) => body.len() as u64 == length,
+            ResponseFraming::Chunked | ResponseFraming::UntilClose => false,
+        };
+        shard.stats.upstream_responses_total[status_index(head.status)].add(1);
+        if is_whole && is_fully_sent && head.keep_alive {
+            shard.upstreams.borrow_mut().checkin(leg.worker().id, connection, shard.clock.coarse_ms());
+        }
+    }
+
+    /// What the client gets if nobody else is asked.
+    fn outcome(self) -> Result<Answered, Stop> {
+        match self.cause {
+            Cause::Failed(_, error) => Err(Stop::Reject(error)),
+            Cause::Answered(answered) => Ok(*answered),
+        }
+    }
+}
+
+/// Where the status stands in `HTTP/1.1 200 OK`.
+const STATUS_AT: std::ops::Range<usize> = 9..12;
+
+/// What a worker's status says about the worker: 4xx is the client's doing, and 429 and 503 are back-pressure.
+pub(crate) fn outcome_of(status: u16) -> Outcome {
+    match status {
+        503 => Outcome::Neutral,
+        0..400 => Outcome::Success,
+        500.. => Outcome::Failure,
+        400..500 => Outcome::Neutral,
+    }
+}
+
+/// Counts what a worker did wrong, and tells control of a worker that cannot be connected to.
+///
+/// Only failed connects count towards removal, one a request: a connection that breaks may be the request's fault, and
+/// no request may empty the fleet. A worker that has died refuses connections soon enough.
+pub(crate) fn note_failure(shard: &Rc<Shard>, leg: &mut Leg, failure: UpstreamFailure) {
     shard.stats.upstream_failures_total[failure as usize].add(1);
-    if matches!(failure, UpstreamFailure::Connect | UpstreamFailure::ConnectTimeout) {
-        worker.cells.fail();
-        Ports::report(shard, Report::Failing { worker: worker.id });
+    let is_ours = failure == UpstreamFailure::Local;
+    leg.judge(shard, if is_ours { Outcome::Neutral } else { Outcome::Failure });
+    if matches!(failure, UpstreamFailure::Connect | UpstreamFailure::ConnectTimeout) && !leg.is_repeat {
+        leg.worker().cells.fail();
+        Ports::report(shard, Report::Failing { worker: leg.worker().id });
     }
 }
 
 /// Counts an exchange that ran out of time, if that is what `error` says.
-pub(crate) fn note_timeout(shard: &Shard, error: &ApiError) {
+pub(crate) fn note_timeout(shard: &Rc<Shard>, leg: &mut Leg, error: &ApiError) {
     if error.code == ErrorCode::UpstreamTimeout {
-        shard.stats.upstream_failures_total[UpstreamFailure::Timeout as usize].add(1);
+        note_failure(shard, leg, UpstreamFailure::Timeout);
     }
 }
 
@@ -132,6 +313,7 @@ pub(crate) fn failure_error(failure: UpstreamFailure, worker: &Worker) -> ApiErr
         UpstreamFailure::Timeout => {
             (ErrorCode::UpstreamTimeout, format!("worker {url} did not answer within the request timeout"))
         }
+        UpstreamFailure::Stall => (ErrorCode::UpstreamTimeout, format!("worker {url} sent no token in time")),
         UpstreamFailure::Body => (ErrorCode::UpstreamBody, format!("the answer of worker {url} ended early")),
     };
     ApiError::new(code, message)

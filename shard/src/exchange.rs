@@ -34,6 +34,8 @@ use crate::limits;
 use crate::limits::HEAD_LIMITS;
 use crate::media;
 use crate::relay;
+use crate::relay::Downstream;
+use crate::relay::Relayed;
 use crate::respond::Connection;
 use crate::rt::socket::Received;
 use crate::rt::wait::Readiness;
@@ -173,7 +175,7 @@ fn not_served(trace: &Trace<'_>) -> Option<ApiError> {
 async fn handle(
     shard: &Rc<Shard>,
     client: &mut Client<'_>,
-    mut watch: Pin<&mut dyn Readiness>,
+    watch: Pin<&mut dyn Readiness>,
     incoming: &Incoming<'_, '_>,
     trace: &mut Trace<'_>,
 ) -> Next {
@@ -191,12 +193,36 @@ async fn handle(
                 shape,
                 is_json: shape != PromptShape::Opaque || media::is_json(incoming.head.header("content-type")),
             };
-            match dispatch::run(shard, client, watch.as_mut(), &outgoing, trace).await {
-                Ok(answered) => {
-                    relay::run(shard, client, watch, answered, connection, incoming.head, trace).await
+            forward(shard, client, watch, &outgoing, connection, trace).await
+        }
+    }
+}
+
+/// What a worker answers; one worker after another until the client has its first token.
+async fn forward(
+    shard: &Rc<Shard>,
+    client: &mut Client<'_>,
+    mut watch: Pin<&mut dyn Readiness>,
+    outgoing: &Outgoing<'_, '_>,
+    connection: Connection,
+    trace: &mut Trace<'_>,
+) -> Next {
+    let mut down = Downstream { request: outgoing.head, connection, begun: None };
+    let mut setback = None;
+    loop {
+        match dispatch::run(shard, client, watch.as_mut(), outgoing, setback, trace).await {
+            Ok(answered) => {
+                match relay::run(shard, client, watch.as_mut(), answered, &mut down, trace).await {
+                    Relayed::Over(next) => return next,
+                    Relayed::Again(failed) => setback = Some(failed),
                 }
-                Err(Stop::Gone) => Next::Close,
-                Err(Stop::Reject(error)) => answer_error(shard, client, connection, &error, trace).await,
+            }
+            Err(Stop::Gone) => return Next::Close,
+            Err(Stop::Reject(error)) => {
+                return match down.begun {
+                    Some(relay) => relay::fail(shard, client, relay, &error, trace).await,
+                    None => answer_error(shard, client, connection, &error, trace).await,
+                };
             }
         }
     }

@@ -7,7 +7,9 @@ use api::endpoint::Endpoint;
 use api::endpoint::METHODS;
 use api::endpoint::method_index;
 use api::error::ErrorCode;
+use fleet::id::WorkerId;
 use fleet::stats::status_index;
+use smallvec::SmallVec;
 use tracing::Level;
 use tracing::info;
 
@@ -35,6 +37,8 @@ pub(crate) struct Trace<'a> {
     started: Instant,
     pub(crate) leg: Option<Leg>,
     pub(crate) attempts: u32,
+    /// Workers that have failed this request, until everybody has.
+    pub(crate) tried: SmallVec<[WorkerId; 4]>,
     pub(crate) routed: Option<Instant>,
     pub(crate) upstream_head: Option<Instant>,
     pub(crate) first_byte: Option<Instant>,
@@ -61,6 +65,7 @@ impl<'a> Trace<'a> {
             started,
             leg: None,
             attempts: 0,
+            tried: SmallVec::new(),
             routed: None,
             upstream_head: None,
             first_byte: None,

@@ -30,6 +30,7 @@ mod media;
 mod port;
 mod relay;
 mod respond;
+pub mod retry;
 mod route;
 pub mod rt;
 mod state;
@@ -47,14 +48,18 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use crossbeam_channel::Sender;
 use fleet::admin::AdminCall;
+use fleet::breaker::BreakerRules;
+use fleet::budget::RetryBudget;
 use fleet::cell::Lifecycle;
 use fleet::decision::DecisionRing;
+use fleet::peers::PeerCounts;
 use fleet::report::Report;
 use fleet::snapshot::Snapshot;
 use fleet::stats::ShardStats;
 use rustls::ClientConfig;
 use rustls::ServerConfig;
 
+use crate::retry::RetryRules;
 use crate::rt::driver::IoDriver;
 use crate::state::Shard;
 
@@ -88,12 +93,22 @@ pub struct ShardConfig {
     pub keep_alive_timeout: Duration,
     /// Headers that may carry a request id, lower case; the first present wins (`--request-id-headers`).
     pub request_id_headers: Vec<String>,
-    /// Failed attempts after which a request is given up (`--max-total-retries`).
-    pub total_retries_max: u32,
+    /// Connections by client address, if there is a bound (`--max-connections-per-address`).
+    pub peers: Option<Arc<PeerCounts>>,
+    /// Least bytes of a body per second after a moment of grace; 0 for no bound (`--min-body-rate`).
+    pub body_rate_min: u64,
     /// TLS towards clients; plain connections without it.
     pub tls: Option<Arc<ServerConfig>>,
     /// TLS towards workers whose URL says so.
     pub worker_tls: Arc<ClientConfig>,
+    /// How often a request is tried.
+    pub retry: RetryRules,
+    /// When a worker gets no more requests because too many failed; none for never (`--disable-circuit-breaker`).
+    pub breaker: Option<BreakerRules>,
+    /// Longest time for the first token of a stream; a worker that takes longer is replaced.
+    pub first_token_timeout: Option<Duration>,
+    /// Longest time between two tokens of a stream; a worker that takes longer has failed.
+    pub inter_token_timeout: Option<Duration>,
     /// Seed of this process's generators.
     pub seed: u64,
 }
@@ -105,6 +120,8 @@ pub struct Shared {
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     /// Whether to go on.
     pub lifecycle: Arc<Lifecycle>,
+    /// How many retries may still be made.
+    pub retry_budget: Arc<RetryBudget>,
     /// To control: what was noticed.
     pub reports: Sender<Vec<Report>>,
     /// To control: what only it can answer.

@@ -31,6 +31,8 @@ pub(crate) const RESPONSE_HELD_BYTES_MAX: usize = 1024 * 1024;
 pub(crate) const EVENT_HELD_BYTES_MAX: usize = 256 * 1024;
 /// Bodies up to this size are copied behind the head and leave in one piece.
 pub(crate) const BODY_COPIED_BYTES_MAX: usize = 8 * 1024;
+/// Workers whose circuit breaker may turn one request away before it is answered 503.
+pub(crate) const BREAKERS_ASKED_MAX: usize = 16;
 /// Idle connections kept to one worker by one shard, as the SGLang router's client keeps.
 pub(crate) const UPSTREAM_IDLE_PER_WORKER_MAX: usize = 500;
 /// Longest idle time of a kept worker connection; engines commonly close after 5 s, which the sweep notices.
@@ -85,6 +87,9 @@ pub(crate) const HTTP2_RESET_STREAMS_MAX: usize = 64;
 pub(crate) const HTTP2_PENDING_RESETS_MAX: usize = 32;
 /// Streams of one connection that may be reset for a client's errors: more is a flood (CVE-2025-8671).
 pub(crate) const HTTP2_STREAM_ERRORS_MAX: usize = 256;
+
+/// Time a request body has before its rate counts.
+pub(crate) const BODY_RATE_GRACE: Duration = Duration::from_secs(5);
 
 /// Longest value of a header that routing takes for a key.
 pub(crate) const ROUTING_KEY_BYTES_MAX: usize = 4096;

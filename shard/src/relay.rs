@@ -7,6 +7,8 @@ use std::pin::Pin;
 use std::rc::Rc;
 
 use api::endpoint::Endpoint;
+use api::error::ApiError;
+use api::error::ErrorCode;
 use fleet::stats::UpstreamFailure;
 use fleet::stats::status_index;
 use wire::RequestHead;
@@ -18,8 +20,9 @@ use crate::answer::answer_error;
 use crate::ask::Answered;
 use crate::client::Client;
 use crate::client::Next;
+use crate::dispatch;
+use crate::dispatch::Setback;
 use crate::dispatch::failure_error;
-use crate::dispatch::note_failure;
 use crate::dispatch::note_timeout;
 use crate::encode;
 use crate::encode::Delimiter;
@@ -28,15 +31,36 @@ use crate::finish::Trace;
 use crate::limits;
 use crate::limits::HEAD_LIMITS;
 use crate::media;
+use crate::relay::pass::Broke;
 use crate::relay::pass::Held;
 use crate::relay::pass::HoldError;
+use crate::relay::pass::Opening;
 use crate::relay::pass::Passage;
 pub(crate) use crate::relay::stream::BodyDecoder;
 use crate::relay::stream::Kind;
+use crate::relay::stream::Relay;
 use crate::respond::Connection;
+use crate::route::Leg;
 use crate::rt::wait::Readiness;
 use crate::state::Shard;
 use crate::stop::Stop;
+
+/// What relaying came to.
+pub(crate) enum Relayed {
+    /// The exchange is over.
+    Over(Next),
+    /// The worker failed, and the client has not been sent a token: another may take over.
+    Again(Setback),
+}
+
+/// What the client asked for and is being sent.
+pub(crate) struct Downstream<'a, 'h> {
+    pub(crate) request: &'a RequestHead<'h>,
+    /// What happens to the connection when the request succeeds.
+    pub(crate) connection: Connection,
+    /// The stream that another worker began.
+    pub(crate) begun: Option<Relay>,
+}
 
 /// Relays a worker's answer, whose head has arrived.
 pub(crate) async fn run(
@@ -44,20 +68,26 @@ pub(crate) async fn run(
     client: &mut Client<'_>,
     watch: Pin<&mut dyn Readiness>,
     answered: Answered,
-    connection: Connection,
-    request: &RequestHead<'_>,
+    down: &mut Downstream<'_, '_>,
     trace: &mut Trace<'_>,
-) -> Next {
+) -> Relayed {
     let Answered { connection: upstream, buf, head_len, is_fully_sent } = answered;
-    let head = match wire::parse_response(&buf[..head_len], request.method, &HEAD_LIMITS) {
+    let head = match wire::parse_response(&buf[..head_len], down.request.method, &HEAD_LIMITS) {
         Ok(head) if head.status != 101 => head,
-        Ok(_) | Err(_) => {
-            return broken(shard, client, connection, UpstreamFailure::Protocol, trace).await;
-        }
+        Ok(_) | Err(_) => return again(shard, UpstreamFailure::Protocol, trace),
     };
     shard.stats.upstream_responses_total[status_index(head.status)].add(1);
-    let plan = Plan::new(&head, request.version, connection);
+    let plan = Plan::new(&head, down.request.version, down.connection);
     let early = &buf[head_len..];
+    if let Some(relay) = down.begun.take_if(|_| head.status != 200 || plan.kind != Kind::Events) {
+        let leg = leg(trace);
+        leg.judge(shard, dispatch::outcome_of(head.status));
+        let message =
+            format!("worker {} answered {} to a stream that had begun", leg.worker().url, head.status);
+        let error = ApiError::new(ErrorCode::UpstreamProtocol, message);
+        return Relayed::Over(fail(shard, client, relay, &error, trace).await);
+    }
+    let decoder = BodyDecoder::new(head.framing);
     let outcome = match plan.way {
         Way::AtOnce(length) if early.len() >= length => {
             let whole = Whole { head: &head, body: &early[..length], delimiter: plan.delimiter };
@@ -65,7 +95,6 @@ pub(crate) async fn run(
             send_whole(shard, client, plan.connection, &whole, trace).await.map(|()| is_exact)
         }
         Way::AtOnce(_) | Way::Hold => {
-            let decoder = BodyDecoder::new(head.framing);
             let mut passage = Passage { shard, client, watch, upstream: &upstream, trace };
             match passage.hold(decoder, early).await {
                 Ok(Held::Whole { body, is_exact }) => {
@@ -74,32 +103,47 @@ pub(crate) async fn run(
                     send_whole(shard, client, plan.connection, &whole, trace).await.map(|()| is_exact)
                 }
                 Ok(Held::TooLong { body, decoder }) => {
-                    passage.stream(&plan, decoder, &head, &body, &[]).await
+                    let mut relay = Relay::new(decoder, plan.kind, plan.delimiter);
+                    let opening = Opening { head: &head, plan: &plan };
+                    match passage.stream(&opening, &mut relay, &body, &[]).await {
+                        Ok(is_exact) => Ok(is_exact),
+                        Err(broke) => return broken(shard, client, broke, relay, down, trace).await,
+                    }
                 }
                 Err(HoldError::Stop(Stop::Gone)) => Err(()),
                 Err(HoldError::Stop(Stop::Reject(error))) => {
-                    note_timeout(shard, &error);
-                    return answer_error(shard, client, connection, &error, trace).await;
+                    note_timeout(shard, leg(trace), &error);
+                    return Relayed::Over(answer_error(shard, client, down.connection, &error, trace).await);
                 }
-                Err(HoldError::Broken) => {
-                    return broken(shard, client, connection, UpstreamFailure::Body, trace).await;
-                }
+                Err(HoldError::Broken) => return again(shard, UpstreamFailure::Body, trace),
             }
         }
         Way::Stream => {
-            let decoder = BodyDecoder::new(head.framing);
+            let mut relay = match down.begun.take() {
+                Some(mut relay) => {
+                    relay.go_on(decoder);
+                    relay
+                }
+                None => Relay::new(decoder, plan.kind, plan.delimiter),
+            };
+            learn_answer(shard, trace, head.status, early);
             let mut passage = Passage { shard, client, watch, upstream: &upstream, trace };
-            passage.stream(&plan, decoder, &head, &[], early).await
+            let opening = Opening { head: &head, plan: &plan };
+            match passage.stream(&opening, &mut relay, &[], early).await {
+                Ok(is_exact) => Ok(is_exact),
+                Err(broke) => return broken(shard, client, broke, relay, down, trace).await,
+            }
         }
     };
     let is_reusable = is_fully_sent && head.keep_alive && head.framing != ResponseFraming::UntilClose;
-    let worker = leg_worker(trace);
-    match outcome {
+    Relayed::Over(match outcome {
         Ok(is_exact) => {
-            worker.cells.succeed();
+            let leg = leg(trace);
+            leg.judge(shard, dispatch::outcome_of(head.status));
+            leg.worker().cells.succeed();
             if is_exact && is_reusable {
                 let now_ms = shard.clock.coarse_ms();
-                shard.upstreams.borrow_mut().checkin(worker.id, upstream, now_ms);
+                shard.upstreams.borrow_mut().checkin(leg.worker().id, upstream, now_ms);
             }
             drop(head);
             shard.give_buffer(buf);
@@ -107,28 +151,68 @@ pub(crate) async fn run(
             if plan.connection == Connection::Close { Next::Close } else { Next::KeepAlive }
         }
         Err(()) => Next::Close,
-    }
+    })
 }
 
-fn leg_worker<'a>(trace: &'a Trace<'_>) -> &'a fleet::snapshot::Worker {
-    match &trace.leg {
-        Some(leg) => leg.worker(),
+fn leg<'a>(trace: &'a mut Trace<'_>) -> &'a mut Leg {
+    match &mut trace.leg {
+        Some(leg) => leg,
         None => unreachable!("an answer came over a leg"),
     }
 }
 
-/// Answers 502 because of what the worker sent; nothing has gone to the client yet.
+/// The worker failed and the client has been sent nothing.
+fn again(shard: &Rc<Shard>, failure: UpstreamFailure, trace: &mut Trace<'_>) -> Relayed {
+    Relayed::Again(Setback::of_failure(shard, leg(trace), failure))
+}
+
+/// A stream did not reach its end.
 async fn broken(
     shard: &Rc<Shard>,
     client: &mut Client<'_>,
-    connection: Connection,
-    failure: UpstreamFailure,
+    broke: Broke,
+    relay: Relay,
+    down: &mut Downstream<'_, '_>,
+    trace: &mut Trace<'_>,
+) -> Relayed {
+    let error = match broke {
+        Broke::Gone => return Relayed::Over(Next::Close),
+        Broke::Ended(error) => {
+            note_timeout(shard, leg(trace), &error);
+            error
+        }
+        Broke::Worker(failure) => {
+            let setback = Setback::of_failure(shard, leg(trace), failure);
+            if relay.kind() == Kind::Events && relay.events() == 0 {
+                down.begun = Some(relay).filter(Relay::is_begun);
+                return Relayed::Again(setback);
+            }
+            failure_error(failure, leg(trace).worker())
+        }
+    };
+    Relayed::Over(if relay.is_begun() {
+        fail(shard, client, relay, &error, trace).await
+    } else {
+        answer_error(shard, client, down.connection, &error, trace).await
+    })
+}
+
+/// Ends a stream that has begun with an error, if its kind has words for it, and with the connection.
+pub(crate) async fn fail(
+    shard: &Rc<Shard>,
+    client: &mut Client<'_>,
+    mut relay: Relay,
+    error: &ApiError,
     trace: &mut Trace<'_>,
 ) -> Next {
-    let worker = leg_worker(trace);
-    note_failure(shard, worker, failure);
-    let error = failure_error(failure, worker);
-    answer_error(shard, client, connection, &error, trace).await
+    trace.end = End::Broken;
+    trace.error = Some(error.code);
+    let mut out = Vec::new();
+    if relay.fail(trace.endpoint, error, &mut out) {
+        // Whether it arrives or not, the connection ends here.
+        let _ = client.send(shard, &out, b"").await;
+    }
+    Next::Close
 }
 
 /// Remembers which worker has the answer that begins with `body`, for a request that continues it.
@@ -160,7 +244,7 @@ enum Way {
 }
 
 /// What is decided from the head of an answer.
-struct Plan {
+pub(crate) struct Plan {
     way: Way,
     kind: Kind,
     delimiter: Delimiter,

@@ -11,6 +11,9 @@ use api::peek;
 use api::peek::PromptSpans;
 use fleet::blocks::bytes_covered;
 use fleet::blocks::hash_blocks;
+use fleet::breaker::Circuit;
+use fleet::breaker::Outcome;
+use fleet::breaker::Pass;
 use fleet::decision;
 use fleet::decision::Decision;
 use fleet::id::WorkerId;
@@ -27,6 +30,9 @@ use policy::Keys;
 use policy::Policy;
 use policy::Reason;
 use policy::Request;
+use smallvec::SmallVec;
+use tracing::info;
+use tracing::warn;
 use wire::RequestHead;
 
 use crate::explain;
@@ -42,7 +48,7 @@ pub(crate) struct Input<'a, 'h> {
     pub(crate) shape: PromptShape,
     pub(crate) is_json: bool,
     pub(crate) body: &'a [u8],
-    /// Workers that already failed this request.
+    /// Workers that already failed this request and are not to get it again.
     pub(crate) excluded: &'a [WorkerId],
 }
 
@@ -54,8 +60,12 @@ pub(crate) struct Leg {
     /// Seed of the model's keys, if its policy follows answers.
     answer_seed: Option<u64>,
     claim: Claim,
+    /// The worker's circuit breaker let this through and hears how it ended; none once it has.
+    pass: Option<Pass>,
     is_prompt_done: bool,
     is_released: bool,
+    /// Whether the worker has failed this request before.
+    pub(crate) is_repeat: bool,
     /// When the worker was chosen.
     pub(crate) chosen: Instant,
     pub(crate) reason: Reason,
@@ -90,6 +100,25 @@ impl Leg {
         }
     }
 
+    /// Says what the request showed about its worker. The first word counts.
+    pub(crate) fn judge(&mut self, shard: &Rc<Shard>, outcome: Outcome) {
+        let (Some(pass), Some(rules)) = (self.pass.take(), &shard.config.breaker) else { return };
+        let cells = &self.worker.cells;
+        cells.outcomes().count(outcome);
+        let Some(moved) = cells.breaker().judge(pass, outcome, shard.clock.coarse_ms(), rules) else {
+            return;
+        };
+        cells.outcomes().count_transition(moved);
+        let (worker, from, to) = (&self.worker.url, moved.from.name(), moved.to.name());
+        match moved.to {
+            Circuit::Open => warn!(%worker, from, to, "circuit breaker: requests to the worker keep failing"),
+            Circuit::Closed | Circuit::HalfOpen => {
+                info!(%worker, from, to, "circuit breaker: the worker is back")
+            }
+        }
+        Ports::report(shard, Report::Circuit { worker: self.worker.id });
+    }
+
     /// Remembers the worker as the one that has the answer `id`, for a request that continues it.
     pub(crate) fn has_answer(&self, id: &[u8], sticky: &StickyTable, tick: u32) {
         let Some(seed) = self.answer_seed else { return };
@@ -101,6 +130,10 @@ impl Leg {
 impl Drop for Leg {
     fn drop(&mut self) {
         self.release();
+        // Nobody came to judge it: the client left, and a probe gives its place to another.
+        if let Some(pass) = self.pass.take() {
+            self.worker.cells.breaker().release(pass);
+        }
     }
 }
 
@@ -133,7 +166,26 @@ pub(crate) fn choose(shard: &Rc<Shard>, input: &Input<'_, '_>) -> Result<Leg, Ap
             tick: shard.clock.coarse_seconds(),
         };
         let mut replica = shard.replica.borrow_mut();
-        let choice = replica.choose(snapshot, pool, &request).ok_or_else(no_workers)?;
+        // Who must not be sent to is seldom in the pool: a breaker that opened within the last millisecond, or one that
+        // has its fill of probes.
+        let mut refused = SmallVec::<[WorkerId; 8]>::new();
+        let (choice, pass) = loop {
+            let excluded = if refused.is_empty() { input.excluded } else { &refused };
+            let choice =
+                replica.choose(snapshot, pool, &Request { excluded, ..request }).ok_or_else(no_workers)?;
+            let Some(rules) = &shard.config.breaker else { break (choice, None) };
+            if let Some(pass) = choice.worker.cells.breaker().admit(rules) {
+                break (choice, Some(pass));
+            }
+            let turned_away = choice.worker.id;
+            if refused.is_empty() {
+                refused.extend_from_slice(input.excluded);
+            }
+            if refused.len() >= input.excluded.len() + limits::BREAKERS_ASKED_MAX {
+                return Err(no_workers());
+            }
+            refused.push(turned_away);
+        };
         let chosen = shard.clock.now();
         let claim = claim(&request, &choice);
         choice.worker.begin(&claim);
@@ -159,8 +211,10 @@ pub(crate) fn choose(shard: &Rc<Shard>, input: &Input<'_, '_>) -> Result<Leg, Ap
             stats: Arc::clone(&pool.stats),
             answer_seed: matches!(pool.policy, Policy::CacheAware(_)).then_some(pool.block_seed),
             claim,
+            pass,
             is_prompt_done: false,
             is_released: false,
+            is_repeat: false,
             chosen,
             reason: choice.reason,
             is_stream: peeked.stream,

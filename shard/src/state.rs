@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::cell::RefCell;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,8 +10,11 @@ use std::time::Instant;
 use api::peek::PromptSpans;
 use arc_swap::ArcSwap;
 use arc_swap::Cache;
+use fleet::budget::RetryBudget;
 use fleet::cell::Lifecycle;
 use fleet::decision::DecisionRing;
+use fleet::peers::Admission;
+use fleet::peers::Slot;
 use fleet::snapshot::Fleet;
 use fleet::snapshot::Snapshot;
 use fleet::stats::ShardStats;
@@ -55,6 +59,7 @@ pub(crate) struct Shard {
     pub(crate) replica: RefCell<Replica>,
     pub(crate) decisions: Arc<DecisionRing>,
     pub(crate) lifecycle: Arc<Lifecycle>,
+    pub(crate) retry_budget: Arc<RetryBudget>,
     snapshot: RefCell<Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
     buffers: RefCell<Vec<Vec<u8>>>,
     /// Capacity of all of them.
@@ -95,6 +100,7 @@ impl Shard {
             replica: RefCell::new(Replica::new(shard_seed ^ SALT_REPLICA)),
             decisions,
             lifecycle: shared.lifecycle,
+            retry_budget: shared.retry_budget,
             snapshot: RefCell::new(snapshot),
             buffers: RefCell::new(Vec::new()),
             buffer_bytes: Cell::new(0),
@@ -144,6 +150,11 @@ impl Shard {
         }
     }
 
+    /// A draw between 0 and 1.
+    pub(crate) fn chance(&self) -> f64 {
+        self.ids.borrow_mut().random()
+    }
+
     /// Makes up a request id.
     pub(crate) fn new_request_id(&self, prefix: &str) -> String {
         let mut ids = self.ids.borrow_mut();
@@ -157,16 +168,25 @@ impl Shard {
         id
     }
 
-    /// Counts a client connection, unless the shard has its fill.
-    pub(crate) fn admit_connection(self: &Rc<Self>) -> Option<ConnectionPermit> {
+    /// Counts a client connection, unless the shard or its address has its fill.
+    pub(crate) fn admit_connection(self: &Rc<Self>, peer: IpAddr) -> Option<ConnectionPermit> {
         if self.connections.get() >= self.config.connections_max {
             self.stats.connections_refused_total.add(1);
             return None;
         }
+        let admission = self.config.peers.as_ref().map_or(Admission::Uncounted, |peers| peers.enter(peer));
+        let slot = match admission {
+            Admission::Counted(slot) => Some(slot),
+            Admission::Uncounted => None,
+            Admission::Refused => {
+                self.stats.connections_over_address_total.add(1);
+                return None;
+            }
+        };
         self.connections.set(self.connections.get() + 1);
         self.stats.connections_active.add(1);
         self.stats.connections_total.add(1);
-        Some(ConnectionPermit { shard: Rc::clone(self) })
+        Some(ConnectionPermit { shard: Rc::clone(self), slot })
     }
 
     /// Client connections open now.
@@ -178,10 +198,15 @@ impl Shard {
 /// One counted client connection; dropping it counts it out.
 pub(crate) struct ConnectionPermit {
     shard: Rc<Shard>,
+    /// Where its address is counted.
+    slot: Option<Slot>,
 }
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
+        if let (Some(peers), Some(slot)) = (&self.shard.config.peers, &self.slot) {
+            peers.leave(slot);
+        }
         self.shard.connections.set(self.shard.connections.get() - 1);
         self.shard.stats.connections_active.sub(1);
     }

@@ -15,6 +15,7 @@ use crate::control::state::members::AddError;
 use crate::control::state::start::is_key;
 use crate::control::url::WorkerUrl;
 use crate::control::worker::Checks;
+use crate::control::worker::Entry;
 use crate::control::worker::WorkerSpec;
 
 const URL_REQUIRED: &str = "Worker URL required. Provide 'url' query parameter";
@@ -67,7 +68,9 @@ pub(crate) fn list(state: &State, query: &str) -> AdminReply {
         Ok(page) => page.of(&state.registry),
         Err(reply) => return reply,
     };
-    let urls = page.entries.iter().map(|entry| &*entry.spec.url.text).collect();
+    // Its first versions knew a worker no more once it had failed.
+    let is_known = |entry: &&&Entry| !entry.is_lost();
+    let urls = page.entries.iter().filter(is_known).map(|entry| &*entry.spec.url.text).collect();
     let total = page.next_cursor.map(|_| state.registry.registered_count());
     answer::json(200, &Urls { urls, total, next_cursor: page.next_cursor })
 }

@@ -1,6 +1,7 @@
 //! Every flag that works, in groups, each with its default.
 
 mod edge;
+mod reliability;
 
 use std::path::PathBuf;
 
@@ -8,7 +9,10 @@ use clap::Args;
 use fleet::rules::CacheAware;
 use policy::Policy;
 
-pub(crate) use edge::TlsFlags;
+pub(crate) use self::edge::ClientFlags;
+pub(crate) use self::edge::TlsFlags;
+pub(crate) use self::reliability::BreakerFlags;
+pub(crate) use self::reliability::RetryFlags;
 
 fn policy_help() -> String {
     format!("Policy of models whose workers name none: {}", Policy::NAMES.join(", "))
@@ -30,7 +34,13 @@ pub(crate) struct LaunchFlags {
     #[command(flatten)]
     pub(crate) health: HealthFlags,
     #[command(flatten)]
+    pub(crate) retries: RetryFlags,
+    #[command(flatten)]
+    pub(crate) breakers: BreakerFlags,
+    #[command(flatten)]
     pub(crate) limits: LimitFlags,
+    #[command(flatten)]
+    pub(crate) clients: ClientFlags,
     #[command(flatten)]
     pub(crate) logs: LogFlags,
     #[command(flatten)]
@@ -77,12 +87,9 @@ pub(crate) struct WorkerFlags {
     /// Pause between two polls of what an engine is busy with, in seconds; 0 for none
     #[arg(long, default_value_t = 10, value_name = "SECONDS")]
     pub(crate) load_monitor_interval: u64,
-    /// Failed connects in a row after which a worker is removed
+    /// Failed connects in a row after which a worker is removed; it joins again when it is healthy
     #[arg(long, default_value_t = 3, value_name = "N")]
     pub(crate) max_worker_retries: u32,
-    /// Attempts, over all workers, after which a request is answered with an error
-    #[arg(long, default_value_t = 6, value_name = "N")]
-    pub(crate) max_total_retries: u32,
 }
 
 /// How a worker is chosen.

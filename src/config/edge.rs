@@ -2,8 +2,12 @@
 
 use std::path::Path;
 use std::path::PathBuf;
+use std::sync::Arc;
+
+use fleet::peers::PeerCounts;
 
 use crate::Failure;
+use crate::cli::ClientFlags;
 use crate::cli::TlsFlags;
 use crate::tls;
 use crate::tls::Tls;
@@ -20,6 +24,12 @@ pub(super) fn tls(flags: &TlsFlags) -> Result<Tls, Failure> {
     let client = tls::client(&flags.ca_cert_paths, client)
         .map_err(|error| Failure::usage(format!("--ca-cert-paths, --client-cert-path: {error}")))?;
     Ok(Tls { server, client })
+}
+
+/// The counts of connections by address, if they have a bound.
+pub(super) fn peers(flags: &ClientFlags, seed: u64) -> Option<Arc<PeerCounts>> {
+    let connections_max = flags.max_connections_per_address;
+    (connections_max > 0).then(|| Arc::new(PeerCounts::new(connections_max, seed)))
 }
 
 /// Two files of which neither is any use without the other.

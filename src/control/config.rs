@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fleet::breaker::BreakerRules;
 use fleet::decision::DecisionRing;
 use fleet::rules::Rules;
 use fleet::stats::StatsShape;
@@ -44,6 +45,11 @@ pub struct ControlConfig {
     pub eviction_interval: Duration,
     /// How often workers are asked what they are busy with; none for never (`--load-monitor-interval`).
     pub load_monitor_interval: Option<Duration>,
+    /// When circuit breakers open and close; none if workers have none (`--cb-*`).
+    pub breaker: Option<BreakerRules>,
+    /// How long a worker that was in trouble takes to get its whole share again; zero for none
+    /// (`--recovery-ramp-secs`).
+    pub recovery_ramp: Duration,
     /// Transport failures in a row after which a worker is removed; 0 for never (`--max-worker-retries`).
     pub worker_failures_max: u32,
     /// Longest wait for requests in flight at shutdown (`--shutdown-grace-period-secs`).

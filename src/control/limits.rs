@@ -40,6 +40,8 @@ pub(crate) const SHUTDOWN_SETTLE: Duration = Duration::from_millis(250);
 pub(crate) const PUBLISH_INTERVAL: Duration = Duration::from_millis(1);
 /// Shortest time between two counts of what every worker holds: one walk of the registry.
 pub(crate) const HELD_BLOCKS_INTERVAL: Duration = Duration::from_secs(1);
+/// Shortest time between two looks at every circuit breaker: one walk of the registry.
+pub(crate) const CIRCUITS_INTERVAL: Duration = Duration::from_secs(1);
 /// Batches of reports taken in one turn: about 5 ms of tree writes, so that an admin call never waits for longer.
 pub(crate) const BATCHES_PER_TURN_MAX: usize = 32;
 /// Admin calls and results of services taken in one turn.

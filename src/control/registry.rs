@@ -1,4 +1,4 @@
-//! The table of registered workers: ids, lookups by URL and UUID, and who is to be checked and polled when.
+//! The table of registered workers: ids, lookups by URL and UUID, and who is to be checked, polled and let in again when.
 //!
 //! Invariants
 //! - An index is reused, a generation never: two registrations never share a [`WorkerId`].
@@ -33,6 +33,7 @@ pub(crate) struct Registry {
     members: BTreeSet<u32>,
     checks: Timetable,
     polls: Timetable,
+    circuits: Timetable,
     draining: Vec<WorkerId>,
 }
 
@@ -120,9 +121,17 @@ impl Registry {
         }
     }
 
-    /// When the next check or poll is due.
+    /// Has the worker's circuit breaker or ramp go on at `due`, or not at all.
+    pub(crate) fn schedule_circuit(&mut self, id: WorkerId, due: Option<Duration>) {
+        let Self { slots, circuits, .. } = self;
+        if let Some(entry) = scheduled(slots, id) {
+            circuits.set(id, &mut entry.circuit_due, due);
+        }
+    }
+
+    /// When the next check, poll, circuit breaker or ramp is due.
     pub(crate) fn next_due(&self) -> Option<Duration> {
-        [self.checks.next_due(), self.polls.next_due()].into_iter().flatten().min()
+        [self.checks.next_due(), self.polls.next_due(), self.circuits.next_due()].into_iter().flatten().min()
     }
 
     /// Takes the next worker that is due to be checked by `now`.
@@ -139,10 +148,18 @@ impl Registry {
         Some(id)
     }
 
+    /// Takes the next worker whose circuit breaker or ramp is due to go on by `now`.
+    pub(crate) fn take_circuit_due(&mut self, now: Duration) -> Option<WorkerId> {
+        let id = self.circuits.first_due(now)?;
+        self.schedule_circuit(id, None);
+        Some(id)
+    }
+
     /// Begins the removal of a registered worker: it keeps its id until [`Registry::free_idle`] frees it.
     pub(crate) fn retire(&mut self, id: WorkerId) {
         self.schedule(id, None);
         self.schedule_poll(id, None);
+        self.schedule_circuit(id, None);
         let entry = self.get_mut(id).expect("a worker that is retired is registered");
         assert_ne!(entry.stage, Stage::Draining, "a worker is retired once");
         entry.stage = Stage::Draining;

@@ -13,6 +13,7 @@ use engine::metadata::Model;
 use engine::metrics::Page;
 use fleet::admin::AdminCall;
 use fleet::admin::AdminReply;
+use fleet::breaker::BreakerRules;
 use fleet::id::WorkerId;
 use fleet::report::Report;
 use fleet::snapshot::Snapshot;
@@ -34,6 +35,8 @@ use crate::control::task::Task;
 
 pub(crate) const INTERVAL: Duration = Duration::from_secs(60);
 pub(crate) const POLL_INTERVAL: Duration = Duration::from_secs(10);
+pub(crate) const BREAKER: BreakerRules =
+    BreakerRules { failure_threshold: 3, success_threshold: 2, open_ms: 30_000, window_ms: 120_000 };
 pub(crate) const STARTUP_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Where an admin answer will be.
@@ -85,6 +88,8 @@ pub(crate) fn config(worker_urls: &[&str]) -> ControlConfig {
         blocks_per_holder_max: usize::MAX,
         eviction_interval: Duration::from_secs(120),
         load_monitor_interval: Some(POLL_INTERVAL),
+        breaker: Some(BREAKER),
+        recovery_ramp: Duration::ZERO,
         worker_failures_max: 3,
         shutdown_grace: Duration::from_secs(180),
         version: "1.2.3",

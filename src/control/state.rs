@@ -41,6 +41,7 @@ use crate::control::task::Task;
 use crate::control::worker::Entry;
 
 mod calls;
+mod circuits;
 pub(crate) mod engine_cost;
 mod loads;
 pub(crate) mod members;
@@ -242,6 +243,7 @@ impl State {
             match report {
                 Report::Placed { worker, version, blocks } => self.placed(worker, version, &blocks, now),
                 Report::Failing { worker } => self.failing(worker, now, orders),
+                Report::Circuit { worker } => self.circuit_moved(worker, now),
             }
         }
     }
@@ -262,6 +264,9 @@ impl State {
         }
         while let Some(worker) = self.registry.take_poll_due(now) {
             self.poll(worker, orders);
+        }
+        while let Some(worker) = self.registry.take_circuit_due(now) {
+            self.circuit_due(worker, now);
         }
         if self.drain_check_due.is_some_and(|due| due <= now) {
             for id in self.registry.free_idle() {

@@ -35,6 +35,9 @@ use crate::control::task::Lookup;
 use crate::control::task::Target;
 use crate::control::url::WorkerUrl;
 
+/// A worker's whole share of requests, in eighths.
+pub(crate) const FULL_SHARE: u16 = 8;
+
 /// The label that names the policy of a worker's models, as in SGLang's gateway.
 pub(crate) const POLICY_LABEL: &str = "policy";
 
@@ -78,6 +81,17 @@ pub(crate) enum Stage {
     Draining,
 }
 
+/// How far a worker is on its way back from trouble.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Recovery {
+    /// It gets all its share.
+    Over,
+    /// Its circuit breaker has not closed yet.
+    Awaited,
+    /// It gets more and more, since then.
+    Since(Duration),
+}
+
 /// What a check changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Change {
@@ -106,6 +120,14 @@ pub(crate) struct Entry {
     pub(crate) is_under_way: bool,
     /// Whether it was silent when last asked what it serves, and is to be asked again with its next check.
     pub(crate) owes_description: bool,
+    /// Whether its circuit breaker keeps requests away.
+    pub(crate) is_tripped: bool,
+    /// When its circuit breaker, or its ramp, goes on; none while neither has anywhere to go.
+    pub(crate) circuit_due: Option<Duration>,
+    /// Whether it was removed for failing and is waited for.
+    pub(crate) is_expected_back: bool,
+    /// How far it is on its way back from trouble.
+    pub(crate) recovery: Recovery,
     /// Polls of what it is busy with.
     pub(crate) polling: Polling,
     /// Who waits for it to become healthy.
@@ -119,6 +141,8 @@ pub(crate) struct Entry {
     pub(crate) emptied_version: u64,
     /// What its engine counts as on the boards of its models.
     pub(crate) engine_costs: Vec<EngineCost>,
+    /// How much of its share of requests it gets, [`FULL_SHARE`] but while it recovers.
+    share_eighths: u16,
     /// As something to call.
     pub(crate) target: Arc<Target>,
     /// As shards see it.
@@ -193,6 +217,10 @@ impl Entry {
             due: None,
             is_under_way: false,
             owes_description: false,
+            is_tripped: false,
+            circuit_due: None,
+            is_expected_back: false,
+            recovery: Recovery::Over,
             polling: Polling::new(),
             waiting: None,
             metadata: Box::default(),
@@ -200,7 +228,8 @@ impl Entry {
             emptied_version: 0,
             engine_costs: Vec::new(),
             target: target(&spec),
-            published: Arc::new(published(id, &spec, addresses, &cells, SmallVec::new(), false)),
+            published: Arc::new(published(id, &spec, addresses, &cells, SmallVec::new(), Said::default())),
+            share_eighths: FULL_SHARE,
             cells,
             spec,
         }
@@ -217,7 +246,12 @@ impl Entry {
 
     /// Whether shards may send it requests.
     pub(crate) fn is_routable(&self) -> bool {
-        self.health() == Health::Ready && !self.published.addresses.is_empty()
+        self.health() == Health::Ready && !self.published.addresses.is_empty() && !self.is_tripped
+    }
+
+    /// Whether it was removed for failing, and has not been heard of since.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.is_expected_back && self.health() == Health::Pending
     }
 
     /// The main model, as far as it is known.
@@ -259,14 +293,18 @@ impl Entry {
     }
 
     fn publish(&mut self, addresses: Box<[SocketAddr]>, boards: SmallVec<[Arc<Board>; 1]>) {
-        self.published = Arc::new(published(
-            self.id,
-            &self.spec,
-            addresses,
-            &self.cells,
-            boards,
-            self.metadata.speaks_http2,
-        ));
+        let said = Said { share_eighths: self.share_eighths, speaks_http2: self.metadata.speaks_http2 };
+        self.published = Arc::new(published(self.id, &self.spec, addresses, &self.cells, boards, said));
+    }
+
+    /// Gives it so much of its share of requests; true if it had another.
+    pub(crate) fn set_share(&mut self, eighths: u16) -> bool {
+        if eighths == self.share_eighths {
+            return false;
+        }
+        self.share_eighths = eighths;
+        self.publish(self.published.addresses.clone(), self.published.boards.clone());
+        true
     }
 
     /// Replaces what was said about the worker. Its URL stays.
@@ -291,23 +329,37 @@ fn target(spec: &WorkerSpec) -> Arc<Target> {
     })
 }
 
+/// What has been found out about a worker since it was registered.
+struct Said {
+    share_eighths: u16,
+    speaks_http2: bool,
+}
+
+impl Default for Said {
+    fn default() -> Self {
+        Self { share_eighths: FULL_SHARE, speaks_http2: false }
+    }
+}
+
 fn published(
     id: WorkerId,
     spec: &WorkerSpec,
     addresses: Box<[SocketAddr]>,
     cells: &Arc<WorkerCells>,
     boards: SmallVec<[Arc<Board>; 1]>,
-    speaks_http2: bool,
+    said: Said,
 ) -> Worker {
+    let weight = Weight::of(spec.priority, spec.cost);
     Worker {
         id,
         url: spec.url.text.clone(),
         host: spec.url.authority.clone(),
         base_path: spec.url.base_path.clone(),
-        transport: spec.url.transport(speaks_http2),
+        transport: spec.url.transport(said.speaks_http2),
         addresses,
         authorization: authorization(spec),
-        weight: Weight::of(spec.priority, spec.cost),
+        weight: weight.eighths(said.share_eighths),
+        ring_weight: weight,
         cells: Arc::clone(cells),
         boards,
     }

@@ -17,7 +17,7 @@ const ROUTER: [(&str, &str); 2] = [("router_type", "http"), ("backend_type", "re
 const WORKER: [(&str, &str); 2] = [("worker_type", "regular"), ("connection_mode", "http")];
 
 impl Sources {
-    fn sum(&self, of: impl Fn(&ShardStats) -> &Counter) -> f64 {
+    pub(super) fn sum(&self, of: impl Fn(&ShardStats) -> &Counter) -> f64 {
         self.shards.iter().map(|shard| of(shard).get()).sum::<u64>() as f64
     }
 }
@@ -272,20 +272,6 @@ pub(crate) fn workers(sources: &Sources) -> Vec<MetricFamily> {
         removed.build(),
         polls.build(),
         restarts.build(),
-        total(
-            "smg_worker_retries_total",
-            "Attempts beyond a request's first.",
-            Kind::Counter,
-            sources,
-            |shard| &shard.retries_total,
-        ),
-        total(
-            "smg_worker_retries_exhausted_total",
-            "Requests given up after --max-total-retries attempts.",
-            Kind::Counter,
-            sources,
-            |shard| &shard.retries_exhausted_total,
-        ),
     ]
 }
 
@@ -349,7 +335,7 @@ pub(crate) fn prefix(sources: &Sources) -> Vec<MetricFamily> {
 /// What each shard carries.
 pub(crate) fn shards(sources: &Sources) -> Vec<MetricFamily> {
     type Column = (&'static str, &'static str, Kind, fn(&ShardStats) -> &Counter);
-    const COLUMNS: [Column; 8] = [
+    const COLUMNS: [Column; 9] = [
         ("smg_shard_connections_active", "Client connections open.", Kind::Gauge, |s| &s.connections_active),
         ("smg_shard_requests_active", "Requests in flight.", Kind::Gauge, |s| &s.requests_active),
         ("smg_shard_upstream_idle", "Idle connections to workers.", Kind::Gauge, |s| &s.upstream_idle),
@@ -359,6 +345,12 @@ pub(crate) fn shards(sources: &Sources) -> Vec<MetricFamily> {
         ("smg_shard_connections_refused_total", "Client connections over the cap.", Kind::Counter, |s| {
             &s.connections_refused_total
         }),
+        (
+            "smg_shard_connections_over_address_total",
+            "Client connections over the cap of their address.",
+            Kind::Counter,
+            |s| &s.connections_over_address_total,
+        ),
         ("smg_shard_upstream_connects_total", "New connections to workers.", Kind::Counter, |s| {
             &s.upstream_connects_total
         }),

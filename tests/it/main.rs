@@ -2,9 +2,11 @@
 
 mod setup;
 
+mod breakers;
 mod chaos;
 mod client_leaves;
 mod errors;
+mod failover;
 mod fleet;
 mod framing;
 mod headers;

@@ -136,8 +136,8 @@ fn an_answer_that_is_streamed_is_continued_too() {
         let (mut client, (at, mut exchange)) =
             begin(&format!(r#"{{"model":"mock","stream":true,"input":"{n} to begin with"}}"#));
         exchange.open_stream();
-        assert_eq!(client.head().0, 200);
         exchange.event(&format!(r#"{{"type":"response.created","response":{{"id":"resp_{n}"}}}}"#));
+        assert_eq!(client.head().0, 200);
         assert!(client.event().is_some());
         exchange.close_stream();
         let (mut client, (again, exchange)) =

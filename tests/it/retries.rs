@@ -89,21 +89,6 @@ fn retries_never_follow_the_first_byte(setup: Setup) {
 }
 
 #[test]
-fn an_error_status_of_a_worker_is_no_reason_to_retry() {
-    let (first, second) = (Worker::answering(), Worker::answering());
-    let busy = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 4\r\n\r\nbusy";
-    first.answer_with(busy);
-    second.answer_with(busy);
-    let gateway = PLAIN.start(&[&first, &second]);
-    for _ in 0..6 {
-        let response = gateway.ask(&chat("hello"));
-        assert_eq!((response.status, response.text().as_str()), (503, "busy"));
-    }
-    assert_eq!(first.received().len() + second.received().len(), 6);
-    assert_eq!(gateway.workers().len(), 2);
-}
-
-#[test]
 fn a_worker_that_fails_three_times_in_a_row_is_removed_and_said_so() {
     let (dead, alive) = (Worker::answering(), Worker::answering());
     let gateway =
@@ -125,7 +110,8 @@ fn a_worker_that_fails_three_times_in_a_row_is_removed_and_said_so() {
 #[test]
 fn a_success_in_between_forgives_failures() {
     let worker = Worker::manual();
-    let gateway = PLAIN.launch().flag("--max-worker-retries", 2).worker(worker.url()).start();
+    let launch = PLAIN.launch().flag("--max-worker-retries", 2).switch("--disable-retries");
+    let gateway = launch.worker(worker.url()).start();
     for _ in 0..4 {
         let mut client = gateway.client();
         client.send(&chat("dies").bytes());

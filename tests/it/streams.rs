@@ -50,9 +50,12 @@ fn an_event_arrives_while_the_worker_holds_back_the_next(setup: Setup) {
     let mut client = begin_stream(&gateway);
     let mut exchange = worker.exchange();
     exchange.open_stream();
-    assert_eq!(client.head().0, 200);
     for at in 0..20 {
         exchange.event(&format!("{{\"n\":{at}}}"));
+        // The head comes with the first.
+        if at == 0 {
+            assert_eq!(client.head().0, 200);
+        }
         // The worker sends nothing more before this one has arrived.
         assert_eq!(client.event(), Some(format!("data: {{\"n\":{at}}}")));
     }
@@ -172,7 +175,7 @@ fn events_cut_at_every_byte_arrive_whole() {
 
 fn a_death_within_a_json_body_is_a_502(setup: Setup) {
     let worker = Worker::manual();
-    let gateway = setup.start(&[&worker]);
+    let gateway = setup.launch().switch("--disable-retries").worker(worker.url()).start();
     let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n";
     for framing in
         ["content-length: 100\r\n\r\n{\"half\":", "transfer-encoding: chunked\r\n\r\n8\r\n{\"half\":\r\n"]

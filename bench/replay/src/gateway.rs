@@ -199,6 +199,7 @@ fn worker(index: u32, board: &Arc<Board>) -> Worker {
         addresses: Box::new([]),
         authorization: None,
         weight: Weight::default(),
+        ring_weight: Weight::default(),
         cells: Arc::new(WorkerCells::default()),
         boards: std::iter::once(Arc::clone(board)).collect(),
     }

@@ -5,6 +5,7 @@
 //! - What is said of a worker holds over all shards: its counts are shared additions, a few nanoseconds a request.
 
 mod engine_load;
+mod outcomes;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU8;
@@ -14,6 +15,8 @@ use std::sync::atomic::Ordering;
 
 pub use self::engine_load::EngineLoad;
 use self::engine_load::EngineLoadCell;
+pub use self::outcomes::Outcomes;
+use crate::breaker::Breaker;
 
 /// A number with one writing thread and any number of readers.
 #[derive(Debug, Default)]
@@ -96,6 +99,8 @@ pub struct WorkerCells {
     /// Counts the times that it lost everything it held.
     epoch: AtomicU32,
     engine_load: EngineLoadCell,
+    breaker: Breaker,
+    outcomes: Outcomes,
 }
 
 impl WorkerCells {
@@ -184,6 +189,18 @@ impl WorkerCells {
     /// Transport failures since the last success.
     pub fn failures_in_a_row(&self) -> u32 {
         self.failures_in_a_row.load(Ordering::Relaxed)
+    }
+
+    /// Whether requests may go to it.
+    #[inline]
+    pub fn breaker(&self) -> &Breaker {
+        &self.breaker
+    }
+
+    /// How requests to it ended, and how its breaker moved.
+    #[inline]
+    pub fn outcomes(&self) -> &Outcomes {
+        &self.outcomes
     }
 
     /// What the engine last said it is busy with; none when it does not tell, or did not when it was last asked.

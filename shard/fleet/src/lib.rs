@@ -5,10 +5,13 @@
 pub mod admin;
 pub mod blocks;
 pub mod board;
+pub mod breaker;
+pub mod budget;
 pub mod cell;
 pub mod decision;
 pub mod id;
 pub mod lengths;
+pub mod peers;
 pub mod report;
 pub mod ring;
 pub mod rules;

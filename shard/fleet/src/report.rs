@@ -20,6 +20,11 @@ pub enum Report {
         /// Block hashes of the whole prompt, in order.
         blocks: Box<[u64]>,
     },
+    /// This worker's circuit breaker has moved.
+    Circuit {
+        /// Whose.
+        worker: WorkerId,
+    },
     /// This worker could not be connected to; its cells count how often in a row.
     Failing {
         /// Who fails.

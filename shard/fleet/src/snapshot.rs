@@ -45,8 +45,10 @@ pub struct Worker {
     pub transport: Transport,
     /// `Authorization` value that replaces the client's, if the worker has a key.
     pub authorization: Option<Box<str>>,
-    /// How much of the requests it should get, beside others.
+    /// How much of the requests it should get now, beside others: less than its own while it recovers.
     pub weight: Weight,
+    /// How much of a ring it takes; a recovery moves no keys.
+    pub ring_weight: Weight,
     /// Shared load and failure cells.
     pub cells: Arc<WorkerCells>,
     /// Where its load is kept for selection: the boards of the models it serves.
@@ -226,6 +228,11 @@ impl Weight {
     pub fn of(priority: u32, cost: f64) -> Self {
         let ratio = f64::from(priority.max(1)) / 50.0 / if cost > 0.0 { cost } else { 1.0 };
         Self((ratio.clamp(Self::MIN, Self::MAX) * f64::from(Self::ONE)).round().max(1.0) as u16)
+    }
+
+    /// This share of it, at least one part.
+    pub fn eighths(self, eighths: u16) -> Self {
+        Self((u32::from(self.0) * u32::from(eighths) / 8).max(1) as u16)
     }
 
     /// In sixteenths of the usual weight, rounded, at least one.

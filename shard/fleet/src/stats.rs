@@ -33,6 +33,8 @@ pub struct ShardStats {
     pub connections_total: Counter,
     /// Client connections closed at once because the shard had reached its cap.
     pub connections_refused_total: Counter,
+    /// Connections closed at once because their address had its fill.
+    pub connections_over_address_total: Counter,
     /// Requests between head and last byte now.
     pub requests_active: Counter,
     /// Requests by endpoint and method: endpoint × methods + method.
@@ -47,10 +49,16 @@ pub struct ShardStats {
     pub upstream_responses_total: Box<[Counter]>,
     /// Failed exchanges with workers, by [`UpstreamFailure`].
     pub upstream_failures_total: [Counter; UpstreamFailure::COUNT],
-    /// Attempts beyond the first.
-    pub retries_total: Counter,
-    /// Requests that ended because every allowed attempt failed.
-    pub retries_exhausted_total: Counter,
+    /// Attempts beyond the first, by endpoint.
+    pub retries_total: Box<[Counter]>,
+    /// Requests that ended because every allowed attempt failed, by endpoint.
+    pub retries_exhausted_total: Box<[Counter]>,
+    /// Retries not made because the budget was spent.
+    pub retries_denied_total: Counter,
+    /// Pauses before second, third, ... attempts: how many, and how long together in microseconds.
+    pub backoffs: [Backoffs; BACKOFFS_TOLD_APART],
+    /// Streams that went on with another worker after their own had failed.
+    pub streams_moved_total: Counter,
     /// Clients that left before their answer was complete.
     pub client_aborts_total: Counter,
     /// Responses that a worker broke off after their first byte.
@@ -73,6 +81,18 @@ pub struct ShardStats {
     pub sent_bytes_total: Counter,
 }
 
+/// Pauses before an attempt, added up.
+#[derive(Debug, Default)]
+pub struct Backoffs {
+    /// How many.
+    pub count: Counter,
+    /// How long together, in microseconds.
+    pub sum_us: Counter,
+}
+
+/// Attempts whose pauses are counted apart; later ones count with the last.
+pub const BACKOFFS_TOLD_APART: usize = 8;
+
 impl ShardStats {
     /// All zero.
     pub fn new(shape: &StatsShape) -> Self {
@@ -81,6 +101,7 @@ impl ShardStats {
             connections_active: Counter::default(),
             connections_total: Counter::default(),
             connections_refused_total: Counter::default(),
+            connections_over_address_total: Counter::default(),
             requests_active: Counter::default(),
             requests_total: counters(shape.endpoints * shape.methods),
             request_duration: (0..shape.endpoints * shape.methods)
@@ -90,8 +111,11 @@ impl ShardStats {
             errors_total: counters(shape.error_codes),
             upstream_responses_total: counters(STATUS_MAX + 1),
             upstream_failures_total: Default::default(),
-            retries_total: Counter::default(),
-            retries_exhausted_total: Counter::default(),
+            retries_total: counters(shape.endpoints),
+            retries_exhausted_total: counters(shape.endpoints),
+            retries_denied_total: Counter::default(),
+            backoffs: Default::default(),
+            streams_moved_total: Counter::default(),
             client_aborts_total: Counter::default(),
             broken_responses_total: Counter::default(),
             upstream_connects_total: Counter::default(),
@@ -132,11 +156,13 @@ pub enum UpstreamFailure {
     Local,
     /// The TLS handshake failed.
     Tls,
+    /// No token came for longer than a stream may stall.
+    Stall,
 }
 
 impl UpstreamFailure {
     /// Number of variants.
-    pub const COUNT: usize = 9;
+    pub const COUNT: usize = 10;
     /// Every variant, in table order.
     pub const ALL: [Self; Self::COUNT] = [
         Self::Connect,
@@ -148,6 +174,7 @@ impl UpstreamFailure {
         Self::Body,
         Self::Local,
         Self::Tls,
+        Self::Stall,
     ];
 
     /// Its name in logs and metrics.
@@ -162,6 +189,7 @@ impl UpstreamFailure {
             Self::Body => "body",
             Self::Local => "local",
             Self::Tls => "tls",
+            Self::Stall => "stall",
         }
     }
 }

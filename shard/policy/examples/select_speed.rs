@@ -115,6 +115,7 @@ fn world(policy: Policy, count: u32) -> (Snapshot, Arc<Pool>) {
             addresses: Box::new([]),
             authorization: None,
             weight: Weight::default(),
+            ring_weight: Weight::default(),
             cells: Arc::new(WorkerCells::default()),
             boards: [Arc::clone(&board)].into_iter().collect(),
         };

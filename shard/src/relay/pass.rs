@@ -7,23 +7,19 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use api::error::ApiError;
-use api::error::ErrorCode;
 use fleet::stats::UpstreamFailure;
 use wire::ResponseHead;
 
 use crate::client::Client;
 use crate::clock::micros;
-use crate::dispatch::note_failure;
-use crate::dispatch::note_timeout;
 use crate::encode;
-use crate::finish::End;
 use crate::finish::Trace;
 use crate::limits;
 use crate::relay::Plan;
 use crate::relay::learn_answer;
-use crate::relay::leg_worker;
 use crate::relay::stream::BodyDecoder;
 use crate::relay::stream::Flow;
+use crate::relay::stream::Kind;
 use crate::relay::stream::Relay;
 use crate::rt::socket::Received;
 use crate::rt::wait::Readiness;
@@ -48,6 +44,23 @@ pub(crate) enum Held {
     Whole { body: Vec<u8>, is_exact: bool },
     /// More than is held: it goes on as a stream.
     TooLong { body: Vec<u8>, decoder: BodyDecoder },
+}
+
+/// An answer's head and what was decided from it.
+#[derive(Clone, Copy)]
+pub(crate) struct Opening<'a, 'h> {
+    pub(crate) head: &'a ResponseHead<'h>,
+    pub(crate) plan: &'a Plan,
+}
+
+/// Why a stream did not reach its end.
+pub(crate) enum Broke {
+    /// The client is gone.
+    Gone,
+    /// Time ran out, or everything ends.
+    Ended(ApiError),
+    /// The worker failed.
+    Worker(UpstreamFailure),
 }
 
 /// Why an answer could not be held to its end.
@@ -90,96 +103,135 @@ impl Passage<'_, '_, '_> {
     /// Sends the head, `decoded` and `early`, then everything as it comes. True when the worker's connection stands
     /// exactly behind the answer.
     ///
-    /// # Errors
-    /// When the answer did not reach its end; the client has been told if its kind has words for it.
+    /// The head of an event stream waits for the first event, so that a worker which dies or stalls before it is
+    /// replaced unseen.
     pub(crate) async fn stream(
         &mut self,
-        plan: &Plan,
-        decoder: BodyDecoder,
-        head: &ResponseHead<'_>,
+        opening: &Opening<'_, '_>,
+        relay: &mut Relay,
         decoded: &[u8],
         early: &[u8],
-    ) -> Result<bool, ()> {
-        let mut relay = Relay::new(decoder, plan.kind, plan.delimiter);
-        self.trace.status = head.status;
+    ) -> Result<bool, Broke> {
         let mut out = self.shard.take_buffer();
-        let explanation = self.trace.leg.as_ref().and_then(|leg| leg.explanation.as_deref());
-        let request_id = &self.trace.request_id;
-        encode::response_head(head, request_id, plan.delimiter, plan.connection, explanation, &mut out);
-        let first = if decoded.is_empty() { early } else { decoded };
-        learn_answer(self.shard, self.trace, head.status, first);
-        relay.push_decoded(decoded, &mut out);
-        let mut flow = relay.push(early, &mut out);
-        if let (Flow::End { .. }, Some(leg)) = (&flow, &mut self.trace.leg) {
-            leg.release();
+        let mut flow = self.take_in(opening, relay, &mut out, |relay, out| {
+            relay.push_decoded(decoded, out);
+            relay.push(early, out)
+        });
+        if !relay.is_begun() && opening.plan.kind == Kind::Plain {
+            // Bytes have no clean way to be replaced: their head goes at once.
+            self.open(opening, relay, &mut out);
         }
         let sent = self.client.send(self.shard, &out, b"").await;
         self.shard.give_buffer(out);
-        sent?;
+        sent.map_err(|()| Broke::Gone)?;
         let mut pace = Pace::default();
-        self.note_progress(&relay, &mut pace);
+        self.note_progress(relay, &mut pace);
         let mut readable = pin!(Watch::new(|| self.upstream.stream.readable()));
         loop {
             match flow {
                 Flow::More => {}
                 Flow::End { is_exact } => return Ok(is_exact),
-                Flow::Broken => {
-                    let worker = leg_worker(self.trace);
-                    note_failure(self.shard, worker, UpstreamFailure::Body);
-                    let message = format!("worker {} ended the stream early", worker.url);
-                    return self.fail(&mut relay, &ApiError::new(ErrorCode::UpstreamBody, message)).await;
-                }
+                Flow::Broken => return Err(Broke::Worker(UpstreamFailure::Body)),
             }
             let ready = poll_fn(|cx| readable.as_mut().poll_ready(cx));
             match self.client.beside(self.watch.as_mut(), ready).await {
-                Ok(_) => flow = self.pass(&mut relay).await?,
-                Err(Stop::Gone) => return Err(()),
-                Err(Stop::Reject(error)) => {
-                    note_timeout(self.shard, &error);
-                    return self.fail(&mut relay, &error).await;
+                Ok(_) => flow = self.pass(opening, relay).await?,
+                Err(Stop::Gone) => return Err(Broke::Gone),
+                Err(Stop::Reject(_)) if self.client.is_stalled(self.shard.clock.coarse_ms()) => {
+                    return Err(Broke::Worker(UpstreamFailure::Stall));
                 }
+                Err(Stop::Reject(error)) => return Err(Broke::Ended(error)),
             }
-            self.note_progress(&relay, &mut pace);
+            self.note_progress(relay, &mut pace);
         }
     }
 
+    /// Takes bytes of the body in by `push`, behind the head if that has not gone yet. Nothing is in `out` afterwards
+    /// if the client has nothing to get.
+    fn take_in(
+        &mut self,
+        opening: &Opening<'_, '_>,
+        relay: &mut Relay,
+        out: &mut Vec<u8>,
+        push: impl FnOnce(&mut Relay, &mut Vec<u8>) -> Flow,
+    ) -> Flow {
+        let flow = if relay.is_begun() {
+            push(relay, out)
+        } else {
+            let mut body = self.shard.take_buffer();
+            let flow = push(relay, &mut body);
+            if !body.is_empty() || matches!(flow, Flow::End { .. }) {
+                self.open(opening, relay, out);
+                out.extend_from_slice(&body);
+            }
+            self.shard.give_buffer(body);
+            flow
+        };
+        if let (Flow::End { .. }, Some(leg)) = (&flow, &mut self.trace.leg) {
+            leg.release();
+        }
+        flow
+    }
+
+    /// Writes the head of the answer.
+    fn open(&mut self, opening: &Opening<'_, '_>, relay: &mut Relay, out: &mut Vec<u8>) {
+        let Opening { head, plan } = opening;
+        let explanation = self.trace.leg.as_ref().and_then(|leg| leg.explanation.as_deref());
+        encode::response_head(
+            head,
+            &self.trace.request_id,
+            plan.delimiter,
+            plan.connection,
+            explanation,
+            out,
+        );
+        self.trace.status = head.status;
+        relay.begin();
+    }
+
     /// Reads once from the worker and sends what follows from it.
-    async fn pass(&mut self, relay: &mut Relay) -> Result<Flow, ()> {
+    async fn pass(&mut self, opening: &Opening<'_, '_>, relay: &mut Relay) -> Result<Flow, Broke> {
         let (flow, left) = {
-            let mut scratch = self.shard.scratch.borrow_mut();
+            let shard = Rc::clone(self.shard);
+            let mut scratch = shard.scratch.borrow_mut();
             let Scratch { inbound, outbound } = &mut *scratch;
             outbound.clear();
             let flow = match self.upstream.stream.recv(inbound) {
                 Ok(Received::Bytes(n)) => {
                     if relay.bytes() == 0 {
-                        learn_answer(self.shard, self.trace, self.trace.status, &inbound[..n]);
+                        learn_answer(self.shard, self.trace, opening.head.status, &inbound[..n]);
                     }
-                    relay.push(&inbound[..n], outbound)
+                    self.take_in(opening, relay, outbound, |relay, out| relay.push(&inbound[..n], out))
                 }
                 Ok(Received::WouldBlock) => return Ok(Flow::More),
-                Ok(Received::End) | Err(_) => relay.end_of_input(outbound),
+                Ok(Received::End) | Err(_) => {
+                    self.take_in(opening, relay, outbound, |relay, out| relay.end_of_input(out))
+                }
             };
-            if let (Flow::End { .. }, Some(leg)) = (&flow, &mut self.trace.leg) {
-                leg.release();
-            }
-            let sent =
-                if outbound.is_empty() { 0 } else { self.client.stream.send(outbound).map_err(drop)? };
+            let sent = if outbound.is_empty() {
+                0
+            } else {
+                self.client.stream.send(outbound).map_err(|_| Broke::Gone)?
+            };
             self.shard.stats.sent_bytes_total.add(sent as u64);
             (flow, outbound[sent..].to_vec())
         };
-        // What the client has no room for now is all that is kept; the worker is not read again before it is gone.
-        self.client.send(self.shard, &left, b"").await?;
+        if !left.is_empty() {
+            // What the client has no room for now is all that is kept; the worker is not read again before it is gone.
+            self.client.send(self.shard, &left, b"").await.map_err(|()| Broke::Gone)?;
+            // That the client is slow is no fault of the worker.
+            self.expect_token(relay);
+        }
         Ok(flow)
     }
 
-    async fn fail(&mut self, relay: &mut Relay, error: &ApiError) -> Result<bool, ()> {
-        self.trace.end = End::Broken;
-        self.trace.error = Some(error.code);
-        let mut out = Vec::new();
-        if relay.fail(self.trace.endpoint, error, &mut out) {
-            self.client.send(self.shard, &out, b"").await?;
+    /// Gives the worker its time for the next token.
+    fn expect_token(&mut self, relay: &Relay) {
+        if relay.events() > 0
+            && let Some(timeout) = self.shard.config.inter_token_timeout
+        {
+            self.client.expect_token_by(self.shard.clock.deadline_ms(timeout));
         }
-        Err(())
     }
 
     /// Notes the first byte, and the gap between events.
@@ -202,6 +254,9 @@ impl Passage<'_, '_, '_> {
             }
             pace.last = Some(now);
             pace.events = relay.events();
+            // The first token's deadline is over in any case.
+            self.client.expect_token_by(0);
+            self.expect_token(relay);
         }
     }
 }

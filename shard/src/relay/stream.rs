@@ -116,6 +116,8 @@ pub(crate) struct Relay {
     is_open_event_sent: bool,
     /// The stream's own end mark has come: what is lost after it is no loss.
     is_done_seen: bool,
+    /// The client has been sent the head.
+    is_begun: bool,
     /// Events completed so far.
     events: u64,
     /// Body bytes written so far.
@@ -132,9 +134,32 @@ impl Relay {
             held: Vec::new(),
             is_open_event_sent: false,
             is_done_seen: false,
+            is_begun: false,
             events: 0,
             bytes: 0,
         }
+    }
+
+    /// Notes that the client is sent the head.
+    pub(crate) fn begin(&mut self) {
+        self.is_begun = true;
+    }
+
+    /// Whether the client has been sent the head.
+    pub(crate) fn is_begun(&self) -> bool {
+        self.is_begun
+    }
+
+    /// Goes on with the answer of another worker: what the last one left open is dropped.
+    pub(crate) fn go_on(&mut self, decoder: BodyDecoder) {
+        self.decoder = decoder;
+        self.scanner = SseScanner::new();
+        self.held.clear();
+    }
+
+    /// What kind of body it is.
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
     }
 
     /// Events completed so far.

@@ -24,3 +24,15 @@ pub(crate) struct TlsFlags {
     #[arg(long, value_name = "FILE")]
     pub(crate) client_key_path: Option<PathBuf>,
 }
+
+/// What one client may take.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Hostile and slow clients")]
+pub(crate) struct ClientFlags {
+    /// Connections of one client address over all shards, more are closed at once; IPv6 counts by /64; 0 for no bound
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub(crate) max_connections_per_address: u32,
+    /// Least bytes of a request body per second, after five seconds; a slower one is answered 408; 0 for no bound
+    #[arg(long, default_value_t = 240, value_name = "BYTES")]
+    pub(crate) min_body_rate: u64,
+}

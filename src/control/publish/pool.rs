@@ -285,7 +285,7 @@ fn divisor(a: u32, b: u32) -> u32 {
 }
 
 pub(super) fn ring_member(worker: &Worker) -> RingMember<'_> {
-    RingMember { index: worker.id.index, url: &worker.url, weight: worker.weight.ratio() }
+    RingMember { index: worker.id.index, url: &worker.url, weight: worker.ring_weight.ratio() }
 }
 
 #[cfg(test)]

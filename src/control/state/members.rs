@@ -15,6 +15,7 @@ use tracing::debug;
 use tracing::error;
 use tracing::info;
 use tracing::warn;
+use uuid::Uuid;
 
 use super::News;
 use super::Order;
@@ -132,7 +133,23 @@ impl State {
         }
         warn!(worker = %entry.spec.url.text, "worker removed: {failures} transport failures in a row");
         self.stats.workers_removed_failing_total.add(1);
+        let (spec, uuid) = (entry.spec.clone(), entry.uuid);
         self.remove(id, now, orders);
+        self.expect_back(spec, uuid, now);
+    }
+
+    /// Has a worker that was removed for failing join again, under its old id, when it is up: what died may be started
+    /// again, and nobody else would say so.
+    fn expect_back(&mut self, spec: WorkerSpec, uuid: Uuid, now: Duration) {
+        if !self.registry.has_room() {
+            return;
+        }
+        let id = self.registry.insert(uuid, spec, now);
+        if let Some(entry) = self.registry.get_mut(id) {
+            entry.is_expected_back = true;
+        }
+        self.registry.schedule(id, Some(now + limits::BACKOFF_FIRST));
+        self.touch(id);
     }
 
     /// A worker is due: sends its next check, or gives up on one that never came.
@@ -208,6 +225,9 @@ impl State {
             self.forget_placements(id);
         }
         self.watch_load(id, now);
+        if change == Change::Recovered {
+            self.recover(id, now);
+        }
         if must_describe {
             orders.push(Order::Task(Task::Describe { worker: id, target }));
         } else {

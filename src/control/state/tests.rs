@@ -14,6 +14,7 @@ use crate::control::rig::config;
 use crate::control::rig::text;
 use crate::control::worker::Stage;
 
+mod circuits;
 mod loads;
 mod routing;
 mod simulation;
@@ -303,7 +304,7 @@ fn a_bad_start_is_refused_in_one_line() {
     };
     check(&["grpc://a"], "worker URL \"grpc://a\": grpc:// workers are not supported yet");
     check(&["http://a", "http://A:80/"], "worker URL \"http://A:80/\" is given twice");
-    check(&["a:1"], "worker URL \"a:1\": it must begin with http://");
+    check(&["a:1"], "worker URL \"a:1\": it must begin with http:// or https://");
 }
 
 #[test]

@@ -17,6 +17,8 @@ pub(super) struct Upkeep {
     /// Blocks the tree had lost when the holders' numbers were last made right.
     evicted_blocks_seen: u64,
     held_due: Duration,
+    /// When breakers are looked at, at the first occasion.
+    circuits_due: Duration,
 }
 
 impl State {
@@ -27,6 +29,10 @@ impl State {
     /// Does what is due by `now`, and plans the next time for what is needed at all.
     pub(super) fn keep_up(&mut self, now: Duration) {
         self.count_held(now);
+        if now >= self.upkeep.circuits_due {
+            self.look_at_circuits(now);
+            self.upkeep.circuits_due = now + limits::CIRCUITS_INTERVAL;
+        }
         // What was not needed may be since the fleet has changed.
         let has_changed = self.news == News::Fleet;
         let is_due = |due: Option<Duration>| due.map_or(has_changed, |due| due <= now);

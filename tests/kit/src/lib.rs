@@ -13,6 +13,7 @@ pub mod chaos;
 pub mod client;
 pub mod gateway;
 pub mod http;
+pub mod http2;
 pub mod metrics;
 pub mod place;
 pub mod wait;

@@ -61,6 +61,7 @@ impl World {
                 addresses: Box::new([]),
                 authorization: None,
                 weight: Weight::of(50, 1.0 / ratio),
+                ring_weight: Weight::default(),
                 cells: Arc::new(WorkerCells::default()),
                 boards: [Arc::clone(&board)].into_iter().collect(),
             };
@@ -137,6 +138,7 @@ impl World {
             addresses: Box::new([]),
             authorization: None,
             weight: old.weight,
+            ring_weight: Weight::default(),
             cells: Arc::default(),
             boards: old.boards.clone(),
         };

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use engine::metrics::Page;
+use fleet::breaker::Outcome;
 use fleet::cell::WorkerCells;
 use fleet::report::Report;
 use fleet::tree::HolderId;
@@ -14,11 +15,13 @@ use rand::rngs::SmallRng;
 
 use crate::control::event::Event;
 use crate::control::publish::Rings;
+use crate::control::rig::BREAKER;
 use crate::control::rig::Reply;
 use crate::control::rig::Rig;
 use crate::control::rig::answer;
 use crate::control::rig::config;
 use crate::control::stats::Health;
+use crate::control::worker::Recovery;
 
 const SEEDS: u64 = 256;
 const STEPS: u32 = 500;
@@ -43,6 +46,7 @@ impl Simulation {
         let mut config = config(&["http://10.0.0.1:1", "http://w2:1"]);
         config.seed = seed;
         config.prefix_bytes_max = 16 << 10;
+        config.recovery_ramp = Duration::from_secs(seed % 20);
         Self {
             rig: Rig::new(config),
             rng: SmallRng::seed_from_u64(seed),
@@ -61,7 +65,7 @@ impl Simulation {
     }
 
     fn step(&mut self) {
-        match self.rng.random_range(0..14) {
+        match self.rng.random_range(0..16) {
             0 => self.admin(),
             1 | 2 => self.toggle(),
             3..=6 => self.services(),
@@ -69,6 +73,7 @@ impl Simulation {
             9 => self.fly(),
             10 => self.fail(),
             11 | 12 => self.compute(),
+            13 | 14 => self.judge(),
             _ => {
                 let millis = self.rng.random_range(1..60_000);
                 self.rig.now += Duration::from_millis(millis);
@@ -188,6 +193,24 @@ impl Simulation {
         self.rig.report(Report::Failing { worker: worker.id });
     }
 
+    /// Requests to a worker end in a row of the same outcome; the report may be lost.
+    fn judge(&mut self) {
+        let members = self.rig.members();
+        if members.is_empty() {
+            return;
+        }
+        let worker = Arc::clone(members[self.rng.random_range(0..members.len())]);
+        let outcome = if self.rng.random() { Outcome::Failure } else { Outcome::Success };
+        let now_ms = self.rig.now.as_millis() as u64;
+        for _ in 0..self.rng.random_range(1..4) {
+            let breaker = worker.cells.breaker();
+            let Some(pass) = breaker.admit(&BREAKER) else { continue };
+            if breaker.judge(pass, outcome, now_ms, &BREAKER).is_some() && self.rng.random_range(0..4) > 0 {
+                self.rig.report(Report::Circuit { worker: worker.id });
+            }
+        }
+    }
+
     fn check(&mut self) {
         let fleet = &self.rig.snapshot.fleet;
         let registry = &self.rig.state.registry;
@@ -197,7 +220,9 @@ impl Simulation {
         for member in self.rig.members() {
             assert!(fleet.worker(member.id).is_some_and(|worker| Arc::ptr_eq(worker, member)));
             assert!(!member.addresses.is_empty());
-            assert_eq!(registry.get(member.id).expect("registered").health(), Health::Ready);
+            let entry = registry.get(member.id).expect("registered");
+            assert_eq!(entry.health(), Health::Ready);
+            assert!(!entry.is_tripped, "a member whose breaker is open");
         }
         for (index, slot) in registry.slots().iter().enumerate() {
             let is_ready = slot.as_ref().is_some_and(|entry| entry.health() == Health::Ready);
@@ -206,7 +231,14 @@ impl Simulation {
         }
         for entry in registry.slots().iter().flatten() {
             let is_new = self.uuids.insert(entry.uuid);
-            assert_eq!(is_new, self.generations.insert(entry.id.generation), "ids are given once, together");
+            let is_again = self.generations.insert(entry.id.generation) && !is_new;
+            assert!(!is_again || entry.is_expected_back, "an id is given again to who is expected back");
+            let is_on_its_way = entry.circuit_due.is_some() || entry.health() == Health::Draining;
+            assert!(!entry.is_tripped || is_on_its_way, "a breaker that stays open for ever");
+            assert!(
+                matches!(entry.recovery, Recovery::Over | Recovery::Awaited) || is_on_its_way,
+                "half a share for ever"
+            );
             assert!(!entry.is_under_way || entry.due.is_none(), "one check at a time");
             let is_polled = entry.polling.due.is_some() || entry.polling.is_under_way;
             assert!(entry.polling.due.is_none() || !entry.polling.is_under_way, "one poll at a time");

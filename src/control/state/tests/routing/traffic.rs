@@ -178,7 +178,7 @@ impl Simulation {
     fn reported(&mut self, batch: Vec<Report>) {
         let failing = batch.iter().filter_map(|report| match report {
             Report::Failing { worker } => Some(*worker),
-            Report::Placed { .. } => None,
+            Report::Placed { .. } | Report::Circuit { .. } => None,
         });
         let is_down = |worker: &WorkerId| {
             let entry = self.rig.state.registry.get(*worker);
