@@ -36,6 +36,11 @@ fn may_begin(buf: &[u8]) -> bool {
     first.is_none_or(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte))
 }
 
+fn must_begin(buf: &[u8]) -> Result<(), Stop> {
+    let no_http = || Stop::reject(ErrorCode::MalformedRequest, "malformed request: this is no HTTP");
+    may_begin(buf).then_some(()).ok_or_else(no_http)
+}
+
 /// Reads until `buf` holds a complete head and returns its length; none if there was nothing to read after all.
 pub(crate) async fn head(
     shard: &Rc<Shard>,
@@ -51,6 +56,7 @@ pub(crate) async fn head(
         if let Some(end) = wire::head_end(buf, 0) {
             return within_limit(end).map(Some);
         }
+        must_begin(buf)?;
         searched = buf.len();
     }
     loop {
@@ -78,9 +84,7 @@ pub(crate) async fn head(
         if let Some(end) = wire::head_end(buf, searched) {
             return within_limit(end).map(Some);
         }
-        if !may_begin(buf) {
-            return Err(Stop::reject(ErrorCode::MalformedRequest, "malformed request: this is no HTTP"));
-        }
+        must_begin(buf)?;
         searched = buf.len();
         within_limit(searched)?;
     }

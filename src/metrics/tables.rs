@@ -335,7 +335,7 @@ pub(crate) fn prefix(sources: &Sources) -> Vec<MetricFamily> {
 /// What each shard carries.
 pub(crate) fn shards(sources: &Sources) -> Vec<MetricFamily> {
     type Column = (&'static str, &'static str, Kind, fn(&ShardStats) -> &Counter);
-    const COLUMNS: [Column; 9] = [
+    const COLUMNS: [Column; 10] = [
         ("smg_shard_connections_active", "Client connections open.", Kind::Gauge, |s| &s.connections_active),
         ("smg_shard_requests_active", "Requests in flight.", Kind::Gauge, |s| &s.requests_active),
         ("smg_shard_upstream_idle", "Idle connections to workers.", Kind::Gauge, |s| &s.upstream_idle),
@@ -344,6 +344,9 @@ pub(crate) fn shards(sources: &Sources) -> Vec<MetricFamily> {
         }),
         ("smg_shard_connections_refused_total", "Client connections over the cap.", Kind::Counter, |s| {
             &s.connections_refused_total
+        }),
+        ("smg_shard_http2_streams_total", "Requests that came over HTTP/2.", Kind::Counter, |s| {
+            &s.http2_streams_total
         }),
         (
             "smg_shard_connections_over_address_total",

@@ -33,6 +33,8 @@ pub struct ShardStats {
     pub connections_total: Counter,
     /// Client connections closed at once because the shard had reached its cap.
     pub connections_refused_total: Counter,
+    /// Requests of clients that came over HTTP/2.
+    pub http2_streams_total: Counter,
     /// Connections closed at once because their address had its fill.
     pub connections_over_address_total: Counter,
     /// Requests between head and last byte now.
@@ -102,6 +104,7 @@ impl ShardStats {
             connections_total: Counter::default(),
             connections_refused_total: Counter::default(),
             connections_over_address_total: Counter::default(),
+            http2_streams_total: Counter::default(),
             requests_active: Counter::default(),
             requests_total: counters(shape.endpoints * shape.methods),
             request_duration: (0..shape.endpoints * shape.methods)

@@ -106,6 +106,7 @@ fn begin(
     streams: &Rc<Streams>,
 ) {
     let (shard, streams) = (Rc::clone(shard), Rc::clone(streams));
+    shard.stats.http2_streams_total.add(1);
     streams.open.set(streams.open.get() + 1);
     monoio::spawn(async move {
         stream::run(request, respond, |socket| conn::serve_one(Rc::clone(&shard), socket, peer)).await;

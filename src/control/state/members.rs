@@ -276,8 +276,8 @@ impl State {
             }
         }
         let before = std::mem::replace(&mut entry.models, models);
-        entry.set_boards(entry.models.iter().map(|name| Arc::clone(&self.models.get(name).board)).collect());
         entry.metadata = metadata;
+        entry.set_boards(entry.models.iter().map(|name| Arc::clone(&self.models.get(name).board)).collect());
         entry.polling.look_again();
         // Reached => Ready
         if entry.stage == Stage::Reached {

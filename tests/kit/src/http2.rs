@@ -117,15 +117,15 @@ impl<S: Read + Write> Http2<S> {
         Self { stream, is_told_to_go: false }
     }
 
-    /// A connection that has begun as it should.
+    /// Begins as it should, and waits until the peer has too.
     ///
     /// # Errors
     /// When the peer takes nothing.
-    pub fn begin(stream: S) -> io::Result<Self> {
-        let mut connection = Self::silent(stream);
-        connection.send(PREFACE)?;
-        connection.send(&frame(SETTINGS, 0, 0, &[]))?;
-        Ok(connection)
+    pub fn begin(&mut self) -> io::Result<()> {
+        self.send(PREFACE)?;
+        self.send(&frame(SETTINGS, 0, 0, &[]))?;
+        while self.frame().ok_or(io::ErrorKind::UnexpectedEof)?.kind != SETTINGS {}
+        Ok(())
     }
 
     /// Sends bytes as they are.

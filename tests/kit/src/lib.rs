@@ -16,5 +16,6 @@ pub mod http;
 pub mod http2;
 pub mod metrics;
 pub mod place;
+pub mod tls;
 pub mod wait;
 pub mod worker;
