@@ -26,6 +26,7 @@ use fleet::stats::StatsShape;
 use futures_channel::oneshot;
 use ringway::control;
 use ringway::control::ControlConfig;
+use ringway::control::Destinations;
 use ringway::control::HealthConfig;
 use ringway::control::Order;
 use ringway::control::State;
@@ -69,6 +70,8 @@ fn config(workers: u32, policy: &str) -> ControlConfig {
         decisions: Vec::new(),
         worker_urls: (0..workers).map(url).collect(),
         api_key: None,
+        hides_workers: false,
+        destinations: Destinations::Usual,
         health: HealthConfig {
             failure_threshold: 1,
             success_threshold: 1,

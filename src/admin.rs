@@ -45,10 +45,12 @@ impl From<AdminReply> for Answer {
 /// Carries out one call.
 pub(crate) fn handle(state: &mut State, call: AdminCall, now: Duration, orders: &mut Vec<Order>) {
     let AdminCall { method, path, query, body, request_id, reply: to } = call;
-    tracing::debug!(%method, %path, %request_id, "admin call");
+    let endpoint = Endpoint::resolve(&path);
+    // A path may name a worker by a URL that nobody should see.
+    tracing::debug!(%method, path = endpoint.template(), %request_id, "admin call");
     let query = query.as_deref().unwrap_or_default();
     let name = path.strip_prefix("/workers/").unwrap_or_default();
-    let answer = match (Endpoint::resolve(&path), &*method) {
+    let answer = match (endpoint, &*method) {
         (Endpoint::Workers, "GET") => workers::list(state, query).into(),
         (Endpoint::Workers, "POST") => workers::add(state, &body, now).into(),
         (Endpoint::Worker, "GET") => workers::show(state, name, now).into(),

@@ -14,6 +14,7 @@ use clap::Subcommand;
 use clap::error::ErrorKind;
 
 use crate::EXIT_USAGE;
+pub(crate) use crate::cli::flags::AdmissionFlags;
 pub(crate) use crate::cli::flags::BreakerFlags;
 pub(crate) use crate::cli::flags::ClientFlags;
 pub(crate) use crate::cli::flags::DemoFlags;
@@ -21,6 +22,7 @@ pub(crate) use crate::cli::flags::EngineFlags;
 pub(crate) use crate::cli::flags::LaunchFlags;
 pub(crate) use crate::cli::flags::RetryFlags;
 pub(crate) use crate::cli::flags::TlsFlags;
+pub(crate) use crate::cli::flags::security::SecurityFlags;
 pub(crate) use crate::cli::replay::ReplayFlags;
 pub(crate) use crate::cli::replay::ThresholdFlags;
 

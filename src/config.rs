@@ -1,7 +1,9 @@
 //! What the command line means: validated once, lowered to what each part of the process needs.
 
+mod admission;
 mod edge;
 mod reliability;
+mod security;
 
 use std::net::IpAddr;
 use std::net::Ipv4Addr;
@@ -21,11 +23,13 @@ use fleet::rules::PrefixAware;
 use fleet::rules::PrefixHash;
 use fleet::rules::Rules;
 use shard::ShardConfig;
+use shard::guard::Guard;
 use shard::rt::cpu;
 use shard::rt::driver::IoDriver;
 
 use crate::Failure;
 use crate::cli::LaunchFlags;
+use crate::config::security::SecurityConfig;
 use crate::control::HealthConfig;
 use crate::tls::Tls;
 
@@ -63,8 +67,11 @@ pub(crate) struct Config {
     pub(crate) shard: ShardConfig,
     pub(crate) tls: Tls,
     pub(crate) fleet: FleetConfig,
+    /// How requests are admitted; none when all are at once.
+    pub(crate) admission: Option<fleet::admission::GateRules>,
     pub(crate) logs: LogConfig,
     pub(crate) retry_budget_percent: u32,
+    pub(crate) security: SecurityConfig,
     pub(crate) metrics: SocketAddr,
     pub(crate) duration_bounds_us: Arc<[u64]>,
 }
@@ -105,6 +112,7 @@ pub(crate) fn lower(flags: &LaunchFlags) -> Result<Config, Failure> {
         return Err(Failure::usage(format!("--backend {} is not supported yet", flags.workers.backend)));
     }
     let rules = rules(flags)?;
+    let security = security::lower(&flags.security)?;
     let tls = edge::tls(&flags.tls)?;
     let driver: IoDriver = flags.listen.io_driver.parse().map_err(Failure::usage)?;
     Ok(Config {
@@ -114,9 +122,11 @@ pub(crate) fn lower(flags: &LaunchFlags) -> Result<Config, Failure> {
         ),
         cpus: cpus(flags)?,
         driver,
-        shard: shard_config(flags, &tls)?,
+        shard: shard_config(flags, &tls, Arc::clone(&security.guard))?,
         tls,
+        security,
         fleet: fleet_config(flags, rules)?,
+        admission: admission::rules(&flags.admission)?,
         logs: LogConfig {
             level: log_level(flags)?,
             is_json: flags.logs.log_json,
@@ -248,7 +258,7 @@ fn cpus(flags: &LaunchFlags) -> Result<Vec<Option<usize>>, Failure> {
     Ok((0..shards).map(|shard| is_pinned.then(|| cpus[shard])).collect())
 }
 
-fn shard_config(flags: &LaunchFlags, tls: &Tls) -> Result<ShardConfig, Failure> {
+fn shard_config(flags: &LaunchFlags, tls: &Tls, guard: Arc<Guard>) -> Result<ShardConfig, Failure> {
     let limits = &flags.limits;
     require(
         (1..=PAYLOAD_BYTES_MAX).contains(&limits.max_payload_size),
@@ -278,6 +288,7 @@ fn shard_config(flags: &LaunchFlags, tls: &Tls) -> Result<ShardConfig, Failure> 
         worker_tls: Arc::clone(&tls.client),
         tls: tls.server.as_ref().map(|server| Arc::clone(&server.config)),
         retry: reliability::retry(&flags.retries)?,
+        stream_resume: flags.retries.stream_resume,
         breaker: reliability::breaker(&flags.breakers)?,
         first_token_timeout: reliability::optional(
             "--first-token-timeout-secs",
@@ -287,6 +298,8 @@ fn shard_config(flags: &LaunchFlags, tls: &Tls) -> Result<ShardConfig, Failure> 
             "--inter-token-timeout-secs",
             flags.breakers.inter_token_timeout_secs,
         )?,
+        guard,
+        tenant_header: admission::tenant_header(&flags.admission)?,
         seed,
     })
 }

@@ -10,6 +10,7 @@
 //! - With services or a worker stalled, publication and admin answers go on.
 
 pub(crate) mod config;
+pub(crate) mod destination;
 pub mod event;
 pub(crate) mod job;
 pub(crate) mod limits;
@@ -30,10 +31,12 @@ pub(crate) mod worker;
 pub use self::config::ConfigError;
 pub use self::config::ControlConfig;
 pub use self::config::HealthConfig;
+pub use self::destination::Destinations;
 pub use self::run::Doors;
 pub use self::run::spawn;
 pub use self::state::Order;
 pub use self::state::State;
+pub(crate) use self::state::start::is_key;
 pub use self::stats::ControlStats;
 pub use self::stats::Health;
 pub use self::url::UrlError;

@@ -3,6 +3,7 @@
 //! The only crate that knows every other one; nothing but tests depends on it.
 
 pub mod admin;
+mod auth;
 mod cli;
 mod config;
 pub mod control;

@@ -26,7 +26,9 @@ pub(crate) struct Logs {
 /// # Errors
 /// When the log directory cannot be written.
 pub(crate) fn init(config: &LogConfig) -> Result<Logs, Failure> {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(config.level.as_str()));
+    // Whether calls are recorded is not a matter of how much else is said.
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new(format!("{},audit=info", config.level)));
     let (standard_output, guard) = tracing_appender::non_blocking(std::io::stdout());
     let mut writers = vec![guard];
     let mut layers = vec![layer(config.is_json, standard_output)];

@@ -4,6 +4,7 @@
 //! the SGLang gateway's (`smg_*`), so that dashboards keep working; what it does not have stands under the same
 //! prefix.
 
+mod admission;
 mod family;
 mod listener;
 mod resilience;
@@ -12,6 +13,7 @@ mod tables;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use fleet::admission::Gate;
 use fleet::snapshot::Fleet;
 use fleet::snapshot::Snapshot;
 use fleet::stats::ShardStats;
@@ -30,6 +32,8 @@ pub(crate) struct Sources {
     pub(crate) control: Arc<ControlStats>,
     /// The fleet that shards route by.
     pub(crate) snapshot: Arc<ArcSwap<Snapshot>>,
+    /// Where requests are admitted, if they are limited.
+    pub(crate) gate: Option<Arc<Gate>>,
 }
 
 impl Sources {
@@ -41,6 +45,7 @@ impl Sources {
     /// The page.
     pub(crate) fn render(&self) -> String {
         let mut families: Vec<MetricFamily> = tables::http(self);
+        families.extend(admission::families(self));
         families.extend(tables::router(self));
         families.extend(tables::workers(self));
         families.extend(resilience::retries(self));

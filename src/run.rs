@@ -14,6 +14,7 @@ use api::endpoint::METHODS;
 use api::error::ErrorCode;
 use arc_swap::ArcSwap;
 use fleet::admin::ADMIN_CALLS_QUEUED_MAX;
+use fleet::admission::Gate;
 use fleet::budget::RetryBudget;
 use fleet::cell::Lifecycle;
 use fleet::decision::DecisionRing;
@@ -30,14 +31,18 @@ use tracing::info;
 use tracing::warn;
 
 use crate::Failure;
+use crate::auth::AuthConfig;
 use crate::config::Config;
 use crate::control;
 use crate::control::ControlConfig;
+use crate::control::Destinations;
 use crate::logs;
 use crate::logs::Logs;
 use crate::metrics;
 use crate::metrics::Sources;
 use crate::services;
+use crate::services::jwks;
+use crate::services::jwks::Issuer;
 
 /// How long shards may take to end once they have been told to stop.
 const STOP_WAIT: Duration = Duration::from_secs(2);
@@ -63,6 +68,8 @@ pub(crate) fn run(config: Config) -> Result<(), Failure> {
 /// Starts a gateway. It listens when this returns; workers come in the background.
 pub(crate) fn start(mut config: Config) -> Result<Running, Failure> {
     let start = Instant::now();
+    // Only the first gateway of a process, as tests start several, finds none.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let shape = StatsShape {
         endpoints: Endpoint::COUNT,
         methods: METHODS.len(),
@@ -74,8 +81,12 @@ pub(crate) fn start(mut config: Config) -> Result<Running, Failure> {
     let (state, snapshot) = control::initial(control_config(&config, shape.clone(), &decisions))
         .map_err(|error| Failure::usage(error.to_string()))?;
     let driver = resolve_driver(config.driver)?;
+    // Before anything listens: whoever can connect can be answered.
+    let issuer = config.security.tokens.take().map(find_issuer).transpose()?;
     let listeners = bind(config.listen, config.cpus.len())?;
     let metrics_listener = bind(config.metrics, 1)?.into_iter().next();
+    let mut admin_listeners =
+        config.security.admin.map(|admin| bind(admin, 1)).transpose()?.into_iter().flatten();
     let logs = logs::init(&config.logs)?;
     if let (IoDriver::Epoll, Some(refusal)) = &driver {
         warn!(%refusal, "io_uring is refused here: shards run on epoll");
@@ -88,17 +99,21 @@ pub(crate) fn start(mut config: Config) -> Result<Running, Failure> {
     let (reports, reports_inbox) = crossbeam_channel::bounded(BATCHES_QUEUED_MAX);
     let (admin, admin_inbox) = crossbeam_channel::bounded(ADMIN_CALLS_QUEUED_MAX);
     let (results, results_inbox) = crossbeam_channel::bounded(control::RESULTS_QUEUED_MAX);
+    let (tokens, verify) = issuer.map(jwks::serve).unzip();
     let shared = Shared {
         snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
         lifecycle: Arc::new(Lifecycle::default()),
         retry_budget: Arc::new(RetryBudget::new(config.retry_budget_percent)),
         reports,
         admin,
+        tokens,
+        gate: config.admission.take().map(|rules| Arc::new(Gate::new(rules))),
     };
     let sources = Sources {
         shards: shard_stats.clone(),
         control: state.stats(),
         snapshot: Arc::clone(&shared.snapshot),
+        gate: shared.gate.clone(),
     };
     let no_thread = |error: std::io::Error| Failure::runtime(format!("cannot start a thread: {error}"));
     let mut shards = Vec::with_capacity(listeners.len());
@@ -107,6 +122,7 @@ pub(crate) fn start(mut config: Config) -> Result<Running, Failure> {
             index,
             cpu: config.cpus[index],
             listener,
+            admin_listener: admin_listeners.next(),
             stats: Arc::clone(&shard_stats[index]),
             decisions: Arc::clone(&decisions[index]),
             driver: driver.0,
@@ -121,11 +137,13 @@ pub(crate) fn start(mut config: Config) -> Result<Running, Failure> {
             }
         })
     });
-    let mut extra = vec![extra];
+    let mut extra: Vec<_> = std::iter::once(extra).chain(verify).collect();
+    let destinations = destinations(&config);
     if let Some(server) = config.tls.server {
         extra.push(Box::new(move || Box::pin(async move { server.watch().await })));
     }
-    let (handle, _services) = services::spawn(results, &config.tls.client, extra).map_err(no_thread)?;
+    let (handle, _services) =
+        services::spawn(results, destinations, &config.tls.client, extra).map_err(no_thread)?;
     let doors = control::Doors {
         reports: reports_inbox,
         admin: admin_inbox,
@@ -139,6 +157,7 @@ pub(crate) fn start(mut config: Config) -> Result<Running, Failure> {
     info!(
         listen = %config.listen,
         metrics = %config.metrics,
+        admin = config.security.admin.map(tracing::field::display),
         shards = shards.len(),
         cpus = ?config.cpus,
         driver = %driver.0,
@@ -208,7 +227,9 @@ fn control_config(
         bucket_adjust_interval: fleet.bucket_adjust_interval,
         decisions: decisions.to_vec(),
         worker_urls: fleet.worker_urls.clone(),
-        api_key: None,
+        api_key: config.security.api_key.clone(),
+        hides_workers: config.security.is_control_closed,
+        destinations: destinations(config),
         health: fleet.health.clone(),
         startup_timeout: fleet.startup_timeout,
         startup_check_interval: fleet.startup_check_interval,
@@ -223,6 +244,16 @@ fn control_config(
         version: env!("CARGO_PKG_VERSION"),
         started_unix_s: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
     }
+}
+
+fn destinations(config: &Config) -> Destinations {
+    if config.security.allows_link_local { Destinations::Any } else { Destinations::Usual }
+}
+
+/// Without its issuer's keys the control plane would be closed to everybody, or open to the wrong ones.
+fn find_issuer(config: AuthConfig) -> Result<Issuer, Failure> {
+    let issuer = config.issuer.clone();
+    jwks::find(config).map_err(|error| Failure::usage(format!("no keys of the issuer {issuer}: {error}")))
 }
 
 fn resolve_driver(wanted: IoDriver) -> Result<(IoDriver, Option<std::io::Error>), Failure> {

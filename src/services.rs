@@ -12,6 +12,7 @@ mod client;
 mod describe;
 #[cfg(test)]
 pub(crate) mod fake_worker;
+pub(crate) mod jwks;
 mod limits;
 mod poll;
 
@@ -34,6 +35,7 @@ use tokio::sync::oneshot;
 use tokio::task::LocalSet;
 use tracing::info;
 
+use crate::control::destination::Destinations;
 use crate::control::event::Event;
 use crate::control::event::Probe;
 use crate::control::limits::CALLS_WAITING_MAX;
@@ -75,13 +77,14 @@ impl ServicesHandle {
     }
 }
 
-/// Starts the services thread. What becomes of tasks, and signals, go to `results`; `https://` workers are called by
-/// `tls`.
+/// Starts the services thread, which goes to workers at `destinations` only, and to those with TLS by `tls`. What
+/// becomes of tasks, and signals, go to `results`.
 ///
 /// # Errors
 /// When the runtime or the thread cannot be made.
 pub fn spawn(
     results: Sender<Event>,
+    destinations: Destinations,
     tls: &ClientConfig,
     extra: Vec<ExtraTask>,
 ) -> io::Result<(ServicesHandle, JoinHandle<()>)> {
@@ -95,7 +98,7 @@ pub fn spawn(
         let _entered = runtime.enter();
         [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?]
     };
-    let client = Client::try_new(tls).map_err(io::Error::other)?;
+    let client = Client::try_new(destinations, tls).map_err(io::Error::other)?;
     let thread = std::thread::Builder::new().name("services".to_owned()).spawn(move || {
         let local = LocalSet::new();
         local.block_on(&runtime, async move {

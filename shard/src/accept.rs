@@ -1,6 +1,5 @@
 //! The accept loop and the shard's tick.
 
-use std::net::IpAddr;
 use std::net::TcpListener as StdListener;
 use std::rc::Rc;
 
@@ -10,7 +9,9 @@ use monoio::net::TcpStream;
 use tracing::error;
 use tracing::warn;
 
+use crate::client::Origin;
 use crate::conn;
+use crate::guard::Door;
 use crate::limits;
 use crate::rt::wait::Slot;
 use crate::rt::wait::Sweep;
@@ -18,16 +19,23 @@ use crate::rt::wait::complete;
 use crate::state::Shard;
 
 /// Serves until the lifecycle ends: accepts while running, lets connections finish while draining.
-pub(crate) async fn run(shard: Rc<Shard>, listener: StdListener) {
-    // The accept loop waits on a slot like any idle connection, so draining wakes it too.
-    let slot = shard.slots.register();
-    slot.idle_until(0);
-    let accepting = monoio::spawn(accept(Rc::clone(&shard), listener, slot));
+pub(crate) async fn run(shard: Rc<Shard>, listener: StdListener, admin_listener: Option<StdListener>) {
+    let spawn = |listener, door| {
+        // The accept loop waits on a slot like any idle connection, so draining wakes it too.
+        let slot = shard.slots.register();
+        slot.idle_until(0);
+        monoio::spawn(accept(Rc::clone(&shard), listener, slot, door))
+    };
+    let accepting = spawn(listener, Door::Main);
+    let accepting_admins = admin_listener.map(|listener| spawn(listener, Door::Admin));
     tick_until_done(&shard).await;
     accepting.await;
+    if let Some(accepting) = accepting_admins {
+        accepting.await;
+    }
 }
 
-async fn accept(shard: Rc<Shard>, listener: StdListener, slot: Rc<Slot>) {
+async fn accept(shard: Rc<Shard>, listener: StdListener, slot: Rc<Slot>, door: Door) {
     let listener = match TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => {
@@ -37,7 +45,9 @@ async fn accept(shard: Rc<Shard>, listener: StdListener, slot: Rc<Slot>) {
     };
     while shard.lifecycle.phase() == Phase::Running {
         match complete(&slot, listener.accept()).await {
-            Ok(Ok((stream, address))) => welcome(&shard, stream, address.ip().to_canonical()),
+            Ok(Ok((stream, address))) => {
+                welcome(&shard, stream, Origin { peer: address.ip().to_canonical(), door })
+            }
             Ok(Err(error)) => {
                 // Out of descriptors, most likely: wait a tick, so that connections may end.
                 warn!(shard = shard.index, %error, "cannot accept");
@@ -48,13 +58,13 @@ async fn accept(shard: Rc<Shard>, listener: StdListener, slot: Rc<Slot>) {
     }
 }
 
-fn welcome(shard: &Rc<Shard>, stream: TcpStream, peer: IpAddr) {
-    let Some(permit) = shard.admit_connection(peer) else { return };
+fn welcome(shard: &Rc<Shard>, stream: TcpStream, origin: Origin) {
+    let Some(permit) = shard.admit_connection(origin) else { return };
     // Without it, Nagle's algorithm holds back the small writes of a token stream.
     if let Err(error) = stream.set_nodelay(true) {
         warn!(shard = shard.index, %error, "cannot set TCP_NODELAY");
     }
-    monoio::spawn(conn::serve(Rc::clone(shard), stream, peer, permit));
+    monoio::spawn(conn::serve(Rc::clone(shard), stream, origin, permit));
 }
 
 /// Housekeeping: time, deadlines, reports, idle worker connections, the lifecycle.

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use api::error::ApiError;
 use api::error::ErrorCode;
 
+use crate::admit;
 use crate::client::Client;
 use crate::client::Next;
 use crate::finish::End;
@@ -41,6 +42,7 @@ pub(crate) async fn answer(
         request_id: &trace.request_id,
         error_code: own.error_code,
         extra: own.extra,
+        cors: shard.config.guard.cors_lines(trace.cors),
         connection,
         body: own.body,
         method,
@@ -66,9 +68,16 @@ pub(crate) async fn answer_error(
 ) -> Next {
     trace.error = Some(error.code);
     let body = respond::error_body(error);
+    let retry_after = admit::retry_after_s(shard, error.code).to_string();
     let extra = match error.code {
+        ErrorCode::InvalidApiKey => Some(("www-authenticate", "Bearer")),
+        ErrorCode::Unauthorized => Some(("www-authenticate", "Bearer realm=\"control-plane\"")),
         ErrorCode::MethodNotAllowed => Some(("allow", trace.endpoint.methods())),
-        ErrorCode::NoWorkers | ErrorCode::AdminUnavailable => Some(("retry-after", "1")),
+        ErrorCode::NoWorkers
+        | ErrorCode::AdminUnavailable
+        | ErrorCode::ShuttingDown
+        | ErrorCode::QueueFull
+        | ErrorCode::QueueTimeout => Some(("retry-after", retry_after.as_str())),
         _ => None,
     };
     let own = Own {

@@ -33,6 +33,8 @@ pub(crate) struct Outgoing<'a, 'h> {
     pub(crate) body: &'a [u8],
     pub(crate) shape: PromptShape,
     pub(crate) is_json: bool,
+    /// Whether the body asks for the rest of an answer.
+    pub(crate) is_continuation: bool,
 }
 
 /// A worker's answer so far: its complete head, and what came with it.

@@ -7,6 +7,7 @@ use std::pin::pin;
 
 use api::error::ErrorCode;
 
+use crate::guard::Door;
 use crate::limits;
 use crate::rt::socket::Received;
 use crate::rt::socket::Socket;
@@ -28,6 +29,8 @@ pub(crate) struct Client<'a> {
     pub(crate) slot: &'a Slot,
     /// Nothing has been asked on this connection yet: it may still turn out to speak HTTP/2.
     pub(crate) is_fresh: bool,
+    /// Through which listener it came.
+    pub(crate) door: Door,
     /// Bytes read behind the last request: the start of a pipelined one.
     pub(crate) early: Vec<u8>,
     /// How many of them came while an answer was being made.
@@ -39,6 +42,15 @@ pub(crate) struct Client<'a> {
     /// Whether the socket is still watched for the client's leaving. Not once more has come early than is kept:
     /// then it stays readable.
     watching: Watching,
+}
+
+/// Where a client comes from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Origin {
+    /// Its address; IPv4 as such on a listener for both.
+    pub(crate) peer: IpAddr,
+    /// The listener.
+    pub(crate) door: Door,
 }
 
 /// What becomes of a connection after an exchange.
@@ -56,7 +68,7 @@ pub(crate) enum Next {
 
 impl<'a> Client<'a> {
     /// A client about whom nothing is known yet.
-    pub(crate) fn new(stream: &'a Socket, peer: IpAddr, slot: &'a Slot) -> Self {
+    pub(crate) fn new(stream: &'a Socket, Origin { peer, door }: Origin, slot: &'a Slot) -> Self {
         Self {
             stream,
             peer,
@@ -66,6 +78,7 @@ impl<'a> Client<'a> {
             early_bytes: 0,
             deadline_ms: 0,
             token_deadline_ms: 0,
+            door,
             watching: Watching::Yes,
         }
     }
@@ -86,9 +99,16 @@ impl<'a> Client<'a> {
 
     /// Sets an earlier deadline for one step; [`Client::restore_deadline`] ends it.
     pub(crate) fn shorten_deadline(&self, step_deadline_ms: u64) {
-        let deadline_ms =
-            if self.deadline_ms == 0 { step_deadline_ms } else { step_deadline_ms.min(self.deadline_ms) };
-        self.slot.busy_until(deadline_ms);
+        self.slot.busy_until(self.earlier(step_deadline_ms));
+    }
+
+    /// The same for a step that draining ends as well: a wait for admission.
+    pub(crate) fn queue_until(&self, step_deadline_ms: u64) {
+        self.slot.idle_until(self.earlier(step_deadline_ms));
+    }
+
+    fn earlier(&self, deadline_ms: u64) -> u64 {
+        if self.deadline_ms == 0 { deadline_ms } else { deadline_ms.min(self.deadline_ms) }
     }
 
     /// Goes back to the deadline of the exchange, or of the next token.

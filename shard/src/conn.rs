@@ -1,6 +1,5 @@
 //! One client connection: what it speaks, then idle until readable, then one exchange after another.
 
-use std::net::IpAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,6 +10,7 @@ use tracing::debug;
 
 use crate::client::Client;
 use crate::client::Next;
+use crate::client::Origin;
 use crate::exchange;
 use crate::http2;
 use crate::rt::socket::Socket;
@@ -26,7 +26,7 @@ use crate::state::Shard;
 ///
 /// While it is idle, this future is all it costs: it holds no buffer, and the larger futures of a handshake, an
 /// exchange and an HTTP/2 connection are boxed and gone when they are over.
-pub(crate) async fn serve(shard: Rc<Shard>, stream: TcpStream, peer: IpAddr, _permit: ConnectionPermit) {
+pub(crate) async fn serve(shard: Rc<Shard>, stream: TcpStream, origin: Origin, _permit: ConnectionPermit) {
     let slot = shard.slots.register();
     let socket = match &shard.config.tls {
         None => Socket::Tcp(stream),
@@ -36,7 +36,7 @@ pub(crate) async fn serve(shard: Rc<Shard>, stream: TcpStream, peer: IpAddr, _pe
             match complete(&slot, handshake).await {
                 Ok(Ok(tls)) => Socket::Tls(Box::new(tls)),
                 Ok(Err(error)) => {
-                    debug!(shard = shard.index, %peer, %error, "a TLS handshake failed");
+                    debug!(shard = shard.index, peer = %origin.peer, %error, "a TLS handshake failed");
                     return;
                 }
                 Err(_) => return,
@@ -44,17 +44,17 @@ pub(crate) async fn serve(shard: Rc<Shard>, stream: TcpStream, peer: IpAddr, _pe
         }
     };
     let is_http2 = matches!(&socket, Socket::Tls(tls) if tls.is_http2());
-    let switched = if is_http2 { Some(Vec::new()) } else { requests(&shard, &socket, peer, &slot).await };
+    let switched = if is_http2 { Some(Vec::new()) } else { requests(&shard, &socket, origin, &slot).await };
     match switched {
-        Some(early) => Box::pin(http2::serve(&shard, socket, early, peer, &slot)).await,
+        Some(early) => Box::pin(http2::serve(&shard, socket, early, origin, &slot)).await,
         None => socket.shutdown_write(),
     }
 }
 
 /// One request after another; what has been read if the client speaks HTTP/2 instead.
-async fn requests(shard: &Rc<Shard>, socket: &Socket, peer: IpAddr, slot: &Slot) -> Option<Vec<u8>> {
+async fn requests(shard: &Rc<Shard>, socket: &Socket, origin: Origin, slot: &Slot) -> Option<Vec<u8>> {
     let mut watch = pin!(Watch::new(|| socket.readable()));
-    let mut client = Client::new(socket, peer, slot);
+    let mut client = Client::new(socket, origin, slot);
     debug!(shard = shard.index, peer = %client.peer, "a client is connected");
     loop {
         if client.early.is_empty() {
@@ -75,10 +75,10 @@ async fn requests(shard: &Rc<Shard>, socket: &Socket, peer: IpAddr, slot: &Slot)
 }
 
 /// Serves the one request of an HTTP/2 stream.
-pub(crate) async fn serve_one(shard: Rc<Shard>, socket: Socket, peer: IpAddr) {
+pub(crate) async fn serve_one(shard: Rc<Shard>, socket: Socket, origin: Origin) {
     let slot = shard.slots.register();
     let mut watch = pin!(Watch::new(|| socket.readable()));
-    let mut client = Client::new(&socket, peer, &slot);
+    let mut client = Client::new(&socket, origin, &slot);
     client.is_fresh = false;
     exchange::boxed(&shard, &mut client, watch.as_mut()).await;
 }

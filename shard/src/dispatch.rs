@@ -117,6 +117,7 @@ fn choose(shard: &Rc<Shard>, outgoing: &Outgoing<'_, '_>, trace: &Trace<'_>) -> 
         shape: outgoing.shape,
         is_json: outgoing.is_json,
         body: outgoing.body,
+        is_continuation: outgoing.is_continuation,
         excluded: &trace.tried,
     };
     route::choose(shard, &input)

@@ -50,6 +50,9 @@ pub(crate) fn request_head(
     out.extend_from_slice(b"\r\n");
 }
 
+/// What names of CORS headers begin with.
+const CORS_PREFIX: &[u8] = b"access-control-";
+
 /// How a response's body is delimited towards the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Delimiter {
@@ -70,6 +73,7 @@ pub(crate) fn response_head(
     delimiter: Delimiter,
     connection: Connection,
     explanation: Option<&str>,
+    cors: &[u8],
     out: &mut Vec<u8>,
 ) {
     respond::status_line(head.status, out);
@@ -78,6 +82,8 @@ pub(crate) fn response_head(
         let is_ours = match header.name.len() {
             12 => header.is("x-request-id"),
             14 => header.is("content-length") && delimiter != Delimiter::NoBody,
+            // Which pages may read an answer is the gateway's to say, not a worker's.
+            22.. => header.name[..CORS_PREFIX.len()].eq_ignore_ascii_case(CORS_PREFIX),
             _ => false,
         };
         if !is_ours && !is_connection_header(header, &head.headers, named) {
@@ -85,6 +91,7 @@ pub(crate) fn response_head(
         }
     }
     respond::header("x-request-id", request_id, out);
+    out.extend_from_slice(cors);
     if let Some(explanation) = explanation {
         respond::header(explain::HEADER, explanation, out);
     }

@@ -13,11 +13,13 @@ use api::endpoint::method_index;
 use api::error::ApiError;
 use api::error::ErrorCode;
 use bytes::Bytes;
+use fleet::access::Principal;
 use fleet::admin::AdminCall;
 use fleet::cell::Phase;
 use wire::RequestHead;
 use wire::Version;
 
+use crate::admit;
 use crate::answer::Own;
 use crate::answer::answer;
 use crate::answer::answer_error;
@@ -26,6 +28,9 @@ use crate::client::Client;
 use crate::client::Next;
 use crate::dispatch;
 use crate::finish::Trace;
+use crate::guard;
+use crate::guard::Caller;
+use crate::guard::Door;
 use crate::http2;
 use crate::intake;
 use crate::intake::Body;
@@ -37,12 +42,17 @@ use crate::relay;
 use crate::relay::Downstream;
 use crate::relay::Relayed;
 use crate::respond::Connection;
+use crate::resume;
+use crate::resume::Sequel;
+use crate::resume::Story;
 use crate::rt::socket::Received;
 use crate::rt::wait::Readiness;
 use crate::rt::wait::readable;
 use crate::state::Shard;
 use crate::stop::Stop;
 
+/// The method that asks what may be sent.
+const PREFLIGHT: &str = "OPTIONS";
 const TEXT: &str = "text/plain; charset=utf-8";
 
 /// Reads one request from the connection and answers it.
@@ -85,9 +95,10 @@ async fn serve(
     let started = shard.clock.now();
     let mut body = None;
     let mut trace = None;
+    let mut admission = None;
     // The head borrows the buffer that a longer body is read into: it is parsed again after such a read.
     loop {
-        let head = match wire::parse_request(&buf[..head_len], &HEAD_LIMITS) {
+        let mut head = match wire::parse_request(&buf[..head_len], &HEAD_LIMITS) {
             Ok(head) => head,
             Err(error) => {
                 let stop = Stop::Reject(intake::head_error(&error));
@@ -96,7 +107,7 @@ async fn serve(
         };
         let current = trace.get_or_insert_with(|| {
             client.set_deadline(shard.clock.deadline_ms(shard.config.request_timeout));
-            begin(shard, &head, started)
+            begin(shard, client.door, &head, started)
         });
         let plan = BodyPlan {
             framing: head.framing,
@@ -115,13 +126,23 @@ async fn serve(
         {
             return refuse(shard, client, watch, trace.take(), Stop::Reject(error)).await;
         }
-        if let Some(body) = &body {
+        if admission.is_none() {
+            admission = Some(guard::admit(shard, client, &head, current).await);
+        }
+        if body.is_none()
+            && let Some(Err(error)) = admission
+        {
+            return refuse(shard, client, watch, trace.take(), Stop::Reject(error)).await;
+        }
+        if let (Some(body), Some(admission)) = (&body, &admission) {
             let (bytes, end) = match body {
                 Body::Plain(len) => (&buf[head_len..head_len + len], head_len + len),
                 Body::Decoded { bytes, end } => (&bytes[..], *end),
             };
             client.early = buf[end..].to_vec();
-            return handle(shard, client, watch, &Incoming { head: &head, body: bytes }, current).await;
+            guard::conceal(shard, &mut head);
+            let incoming = Incoming { head: &head, body: bytes, admission };
+            return handle(shard, client, watch, &incoming, current).await;
         }
         drop(head);
         body = match intake::body(shard, client, watch.as_mut(), &plan, buf).await {
@@ -136,13 +157,15 @@ async fn serve(
 }
 
 /// A whole request.
-struct Incoming<'a, 'h> {
-    head: &'a RequestHead<'h>,
-    body: &'a [u8],
+pub(crate) struct Incoming<'a, 'h> {
+    pub(crate) head: &'a RequestHead<'h>,
+    pub(crate) body: &'a [u8],
+    /// Who asks, or why they are not let in.
+    admission: &'a Result<Caller, ApiError>,
 }
 
-fn begin<'a>(shard: &'a Rc<Shard>, head: &RequestHead<'_>, started: Instant) -> Trace<'a> {
-    let endpoint = Endpoint::resolve(head.path());
+fn begin<'a>(shard: &'a Rc<Shard>, door: Door, head: &RequestHead<'_>, started: Instant) -> Trace<'a> {
+    let endpoint = shard.config.guard.resolve(door, head.path());
     let request_id = shard
         .config
         .request_id_headers
@@ -151,7 +174,9 @@ fn begin<'a>(shard: &'a Rc<Shard>, head: &RequestHead<'_>, started: Instant) -> 
         .filter(|id| !id.is_empty() && id.len() <= limits::REQUEST_ID_BYTES_MAX && id.is_ascii())
         .and_then(|id| std::str::from_utf8(id).ok())
         .map_or_else(|| shard.new_request_id(endpoint.id_prefix()), str::to_owned);
-    Trace::begin(shard, endpoint, METHODS[method_index(head.method)], request_id, started)
+    let mut trace = Trace::begin(shard, endpoint, METHODS[method_index(head.method)], request_id, started);
+    trace.cors = shard.config.guard.cors_block(head);
+    trace
 }
 
 fn body_bytes_max(shard: &Shard, endpoint: Endpoint) -> usize {
@@ -163,6 +188,9 @@ fn body_bytes_max(shard: &Shard, endpoint: Endpoint) -> usize {
 
 /// Why nobody serves this path or method. Such a request is refused before more of its body is read.
 fn not_served(trace: &Trace<'_>) -> Option<ApiError> {
+    if trace.method == PREFLIGHT {
+        return None;
+    }
     if trace.endpoint == Endpoint::Unknown {
         return Some(ApiError::new(ErrorCode::RouteNotFound, "no such path"));
     }
@@ -175,7 +203,7 @@ fn not_served(trace: &Trace<'_>) -> Option<ApiError> {
 async fn handle(
     shard: &Rc<Shard>,
     client: &mut Client<'_>,
-    watch: Pin<&mut dyn Readiness>,
+    mut watch: Pin<&mut dyn Readiness>,
     incoming: &Incoming<'_, '_>,
     trace: &mut Trace<'_>,
 ) -> Next {
@@ -183,14 +211,33 @@ async fn handle(
     if let Some(error) = not_served(trace) {
         return answer_error(shard, client, connection, &error, trace).await;
     }
+    if trace.method == PREFLIGHT {
+        return preflight(shard, client, connection, trace).await;
+    }
+    let caller = match incoming.admission {
+        Ok(caller) => caller,
+        Err(error) => return answer_error(shard, client, connection, error, trace).await,
+    };
+    trace.tenant.clone_from(&caller.tenant);
     match trace.endpoint.handler() {
         Handler::Page => page(shard, client, connection, trace).await,
-        Handler::Admin => admin(shard, client, watch, incoming, connection, trace).await,
+        Handler::Admin => {
+            admin(shard, client, watch, incoming, caller.principal.as_ref(), connection, trace).await
+        }
         Handler::Relay(shape) => {
+            if shard.gate.is_some()
+                && let Err(stop) = admit::admit(shard, client, watch.as_mut(), incoming, trace).await
+            {
+                let Stop::Reject(error) = stop else { return Next::Close };
+                // Draining may have begun meanwhile.
+                let connection = connection_after(shard, incoming.head);
+                return answer_error(shard, client, connection, &error, trace).await;
+            }
             let outgoing = Outgoing {
                 head: incoming.head,
                 body: incoming.body,
                 shape,
+                is_continuation: false,
                 is_json: shape != PromptShape::Opaque || media::is_json(incoming.head.header("content-type")),
             };
             forward(shard, client, watch, &outgoing, connection, trace).await
@@ -207,10 +254,15 @@ async fn forward(
     connection: Connection,
     trace: &mut Trace<'_>,
 ) -> Next {
-    let mut down = Downstream { request: outgoing.head, connection, begun: None };
+    let story = story(shard, outgoing, trace.endpoint);
+    let mut down = Downstream { request: outgoing.head, connection, begun: None, story };
     let mut setback = None;
+    // The request for the rest of an answer.
+    let mut rest: Option<Vec<u8>> = None;
     loop {
-        match dispatch::run(shard, client, watch.as_mut(), outgoing, setback, trace).await {
+        let body = rest.as_deref().unwrap_or(outgoing.body);
+        let asked = Outgoing { body, is_continuation: rest.is_some(), ..*outgoing };
+        match dispatch::run(shard, client, watch.as_mut(), &asked, setback, trace).await {
             Ok(answered) => {
                 match relay::run(shard, client, watch.as_mut(), answered, &mut down, trace).await {
                     Relayed::Over(next) => return next,
@@ -225,7 +277,41 @@ async fn forward(
                 };
             }
         }
+        let told = down.begun.as_mut().filter(|relay| relay.events() > 0);
+        match told.map_or(Sequel::Repeat, |relay| relay.sequel(outgoing.body)) {
+            Sequel::Repeat => {
+                shard.stats.streams_moved_total.add(1);
+                rest = None;
+            }
+            Sequel::None => match down.begun.take_if(|relay| relay.events() > 0) {
+                // It was thought that it could go on.
+                Some(relay) => {
+                    let error = ApiError::new(
+                        ErrorCode::UpstreamBody,
+                        "the worker failed and the stream cannot go on",
+                    );
+                    return relay::fail(shard, client, relay, &error, trace).await;
+                }
+                None => return Next::Close,
+            },
+            Sequel::Ask(body) => {
+                shard.stats.streams_resumed_total.add(1);
+                rest = Some(body);
+            }
+            Sequel::End(events) => return relay::end(shard, client, &mut down, &events, trace).await,
+        }
     }
+}
+
+/// The story of a stream that may have to go on with another worker.
+fn story(shard: &Shard, outgoing: &Outgoing<'_, '_>, endpoint: Endpoint) -> Option<Story> {
+    let kind = match endpoint {
+        Endpoint::ChatCompletions => resume::Kind::Chat,
+        Endpoint::Completions => resume::Kind::Completion,
+        _ => return None,
+    };
+    let whole = if shard.config.stream_resume { Story::new(kind, outgoing.body) } else { None };
+    Some(whole.unwrap_or_else(|| Story::preface(kind)))
 }
 
 /// What happens to the connection when the request succeeds.
@@ -237,6 +323,21 @@ fn connection_after(shard: &Shard, head: &RequestHead<'_>) -> Connection {
     } else {
         Connection::Keep
     }
+}
+
+/// What any path answers a browser that asks whether it may send a request (Fetch standard §4.8), and whoever else asks
+/// for its options.
+async fn preflight(
+    shard: &Rc<Shard>,
+    client: &mut Client<'_>,
+    connection: Connection,
+    trace: &mut Trace<'_>,
+) -> Next {
+    trace.cors = trace.cors.for_preflight();
+    let methods = trace.endpoint.methods();
+    let extra = (!methods.is_empty()).then_some(("allow", methods));
+    let own = Own { status: 200, content_type: TEXT, body: b"", error_code: None, extra };
+    answer(shard, client, connection, &own, trace).await
 }
 
 /// What the shard answers from its snapshot.
@@ -273,6 +374,7 @@ async fn admin(
     client: &mut Client<'_>,
     watch: Pin<&mut dyn Readiness>,
     incoming: &Incoming<'_, '_>,
+    principal: Option<&Principal>,
     connection: Connection,
     trace: &mut Trace<'_>,
 ) -> Next {
@@ -289,7 +391,10 @@ async fn admin(
         return answer_error(shard, client, connection, &unavailable(), trace).await;
     };
     client.set_deadline(shard.clock.deadline_ms(shard.config.admin_timeout));
-    match client.beside(watch, reply).await {
+    let answered = client.beside(watch, reply).await;
+    let reply = answered.as_ref().ok().and_then(|reply| reply.as_ref().ok());
+    guard::audit::answered(&shard.config.guard, principal, incoming.head, trace, reply);
+    match answered {
         Ok(Ok(reply)) => {
             let own = Own {
                 status: reply.status,

@@ -1,19 +1,23 @@
 //! The end of a request: everything it did is told here, once, also when its client left.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 use api::endpoint::Endpoint;
 use api::endpoint::METHODS;
 use api::endpoint::method_index;
 use api::error::ErrorCode;
+use fleet::admission::Permit;
 use fleet::id::WorkerId;
 use fleet::stats::status_index;
 use smallvec::SmallVec;
 use tracing::Level;
 use tracing::info;
 
+use crate::admit;
 use crate::clock::micros;
+use crate::guard::CorsBlock;
 use crate::route::Leg;
 use crate::state::Shard;
 
@@ -34,7 +38,17 @@ pub(crate) struct Trace<'a> {
     pub(crate) endpoint: Endpoint,
     pub(crate) method: &'static str,
     pub(crate) request_id: String,
+    /// Which CORS headers the answer gets.
+    pub(crate) cors: CorsBlock,
+    /// Whose key the request came with, if it was a tenant's.
+    pub(crate) tenant: Option<Arc<str>>,
     started: Instant,
+    /// Its place among the requests in flight, if these are limited.
+    pub(crate) permit: Option<Permit>,
+    /// How long it waited for that.
+    pub(crate) queued_us: Option<u64>,
+    /// Tokens of its prompt and answer, as far as they are known.
+    pub(crate) tokens: u32,
     pub(crate) leg: Option<Leg>,
     pub(crate) attempts: u32,
     /// Workers that have failed this request, until everybody has.
@@ -62,7 +76,12 @@ impl<'a> Trace<'a> {
             endpoint,
             method,
             request_id,
+            cors: shard.config.guard.cors_block_of_anybody(),
+            tenant: None,
             started,
+            permit: None,
+            queued_us: None,
+            tokens: 0,
             leg: None,
             attempts: 0,
             tried: SmallVec::new(),
@@ -114,12 +133,14 @@ impl<'a> Trace<'a> {
             request_id = %self.request_id,
             method = self.method,
             path = self.endpoint.template(),
+            tenant = self.tenant.as_deref(),
             status = self.status,
             error = self.error.map(ErrorCode::code),
             worker,
             reason,
             attempts = self.attempts,
             outcome,
+            queued_us = self.queued_us,
             routed_us = since_start(self.routed),
             head_us = since_start(self.upstream_head),
             first_byte_us = since_start(self.first_byte),
@@ -137,6 +158,9 @@ fn row(endpoint: Endpoint, method: &str) -> usize {
 
 impl Drop for Trace<'_> {
     fn drop(&mut self) {
+        if let Some(permit) = self.permit.take() {
+            admit::release(self.shard, permit, self.tokens);
+        }
         let duration_us = micros(self.started, self.shard.clock.now());
         self.count(duration_us);
         if tracing::enabled!(target: "access", Level::INFO) {

@@ -1,16 +1,18 @@
 //! The data plane: one shard per CPU, each with its own accept loop, codec, worker connections and policy replica.
 //!
 //! A request's life, in the order of the modules that carry it: [`accept`] → [`conn`] (idle until readable) →
-//! [`intake`] (head and body) → [`exchange`] (which endpoint) → [`route`] (which worker) → [`dispatch`] (attempts,
-//! each an [`ask`] over an [`upstream`] connection) → [`relay`] → [`finish`].
+//! [`intake`] (head and body) → [`exchange`] (which endpoint) → [`admit`] (at once, or from a queue) → [`route`] (which
+//! worker) → [`dispatch`] (attempts, each an [`ask`] over an [`upstream`] connection) → [`relay`] → [`finish`].
 //!
 //! Invariants
-//! - A shard talks to other threads only through [`port`] and atomic cells; nothing here locks.
+//! - A shard talks to other threads only through [`port`], [`fleet::admission`] and atomic cells; nothing here waits for
+//!   a lock.
 //! - Routing is not async.
 //! - What happened to a request is told once, in [`finish`], also when the client leaves.
 //! - Peer bytes never panic, and every buffer has a bound in [`limits`].
 
 mod accept;
+mod admit;
 mod answer;
 mod ask;
 mod client;
@@ -22,6 +24,7 @@ mod encode;
 mod exchange;
 mod explain;
 mod finish;
+pub mod guard;
 mod http2;
 mod intake;
 mod limits;
@@ -30,6 +33,7 @@ mod media;
 mod port;
 mod relay;
 mod respond;
+mod resume;
 pub mod retry;
 mod route;
 pub mod rt;
@@ -47,7 +51,9 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use crossbeam_channel::Sender;
+use fleet::access::TokenRoad;
 use fleet::admin::AdminCall;
+use fleet::admission::Gate;
 use fleet::breaker::BreakerRules;
 use fleet::budget::RetryBudget;
 use fleet::cell::Lifecycle;
@@ -59,6 +65,7 @@ use fleet::stats::ShardStats;
 use rustls::ClientConfig;
 use rustls::ServerConfig;
 
+use crate::guard::Guard;
 use crate::retry::RetryRules;
 use crate::rt::driver::IoDriver;
 use crate::state::Shard;
@@ -107,8 +114,14 @@ pub struct ShardConfig {
     pub breaker: Option<BreakerRules>,
     /// Longest time for the first token of a stream; a worker that takes longer is replaced.
     pub first_token_timeout: Option<Duration>,
+    /// Whether a stream whose worker fails after its first token goes on with another, where that is safe.
+    pub stream_resume: bool,
     /// Longest time between two tokens of a stream; a worker that takes longer has failed.
     pub inter_token_timeout: Option<Duration>,
+    /// Who may ask for what.
+    pub guard: Arc<Guard>,
+    /// Header, lower case, whose value names a request's tenant, if clients are trusted to say so.
+    pub tenant_header: Option<String>,
     /// Seed of this process's generators.
     pub seed: u64,
 }
@@ -126,6 +139,10 @@ pub struct Shared {
     pub reports: Sender<Vec<Report>>,
     /// To control: what only it can answer.
     pub admin: Sender<AdminCall>,
+    /// To whoever verifies signed tokens, if they are accepted.
+    pub tokens: Option<TokenRoad>,
+    /// How many requests are in flight at a time, and who waits; none for no limit.
+    pub gate: Option<Arc<Gate>>,
 }
 
 /// One shard's own part.
@@ -137,6 +154,8 @@ pub struct ShardPlace {
     pub cpu: Option<usize>,
     /// Its listening socket.
     pub listener: TcpListener,
+    /// The control plane's own listening socket, if it has one: the first shard serves it.
+    pub admin_listener: Option<TcpListener>,
     /// Its counters.
     pub stats: Arc<ShardStats>,
     /// Where its decisions are remembered.
@@ -160,9 +179,9 @@ pub fn spawn(
             rt::cpu::pin(cpu)?;
         }
         rt::driver::block_on(place.driver, || async move {
-            let ShardPlace { index, listener, stats, decisions, .. } = place;
+            let ShardPlace { index, listener, admin_listener, stats, decisions, .. } = place;
             let shard = Rc::new(Shard::new(index, config, shared, stats, decisions, start));
-            accept::run(shard, listener).await;
+            accept::run(shard, listener, admin_listener).await;
         })
     })
 }

@@ -29,6 +29,8 @@ pub(crate) const STREAM_READ_BYTES: usize = 64 * 1024;
 pub(crate) const RESPONSE_HELD_BYTES_MAX: usize = 1024 * 1024;
 /// Bytes of one unfinished server-sent event held back; a longer event is passed on as it comes.
 pub(crate) const EVENT_HELD_BYTES_MAX: usize = 256 * 1024;
+/// Text of one answer that is remembered so that another worker can go on with it; a longer one cannot be resumed.
+pub(crate) const RESUMED_TEXT_BYTES_MAX: usize = 1024 * 1024;
 /// Bodies up to this size are copied behind the head and leave in one piece.
 pub(crate) const BODY_COPIED_BYTES_MAX: usize = 8 * 1024;
 /// Workers whose circuit breaker may turn one request away before it is answered 503.
@@ -43,8 +45,14 @@ pub(crate) const INTERIM_RESPONSES_MAX: u32 = 8;
 pub(crate) const TICK: Duration = Duration::from_millis(100);
 /// Least time between two batches of reports that are not full: control publishes no faster.
 pub(crate) const REPORT_INTERVAL: Duration = Duration::from_millis(1);
+/// Shortest pause between two looks whether a request start is due: the grain of the runtime's timer.
+pub(crate) const START_PAUSE_MIN: Duration = Duration::from_millis(1);
+/// Longest pause: so late, at most, is a start that became due earlier than was known.
+pub(crate) const START_PAUSE_MAX: Duration = Duration::from_millis(10);
 /// Ticks between two sweeps of the idle worker connections.
 pub(crate) const SWEEP_EVERY_TICKS: u64 = 10;
+/// Connections that the control plane's own listener has beyond the bound of all: a crowd of clients locks no admin out.
+pub(crate) const ADMIN_CONNECTIONS_SPARE: u64 = 32;
 /// Longest body of an admin request.
 pub(crate) const ADMIN_BODY_BYTES_MAX: usize = 1024 * 1024;
 /// Bytes read and thrown away after an error answer, so that the close does not reset the answer.
@@ -53,6 +61,12 @@ pub(crate) const LINGER_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub(crate) const LINGER_MAX: Duration = Duration::from_secs(2);
 /// Addresses of a worker tried per connection attempt.
 pub(crate) const ADDRESSES_TRIED_MAX: usize = 4;
+/// Longest signed token that is looked at: what fits into common servers' header lines.
+pub(crate) const TOKEN_BYTES_MAX: usize = 16 * 1024;
+/// Longest wait for a token's verification: it may take one look at the issuer's keys.
+pub(crate) const TOKEN_TIMEOUT: Duration = Duration::from_secs(10);
+/// Characters of one field of an audit record, as SGLang's gateway has them.
+pub(crate) const AUDIT_CHARACTERS_MAX: usize = 1024;
 /// Longest client-sent request id that is taken over.
 pub(crate) const REQUEST_ID_BYTES_MAX: usize = 256;
 

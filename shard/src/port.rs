@@ -1,4 +1,4 @@
-//! The shard's doors to other threads: reports to control, and admin calls with their answers.
+//! The shard's doors to other threads: reports to control, admin calls and tokens with their answers.
 
 use std::cell::Cell;
 use std::cell::RefCell;
@@ -6,10 +6,14 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use crossbeam_channel::Sender;
+use fleet::access::Principal;
+use fleet::access::TokenError;
+use fleet::access::TokenRoad;
 use fleet::admin::AdminCall;
 use fleet::admin::AdminReply;
 use fleet::report::REPORTS_PER_BATCH_MAX;
 use fleet::report::Report;
+use fleet::secret::Secret;
 use fleet::stats::ShardStats;
 use futures_channel::oneshot;
 
@@ -19,6 +23,7 @@ use crate::state::Shard;
 pub(crate) struct Ports {
     reports: Sender<Vec<Report>>,
     admin: Sender<AdminCall>,
+    tokens: Option<TokenRoad>,
     batch: RefCell<Vec<Report>>,
     /// When the last batch left.
     flushed: Cell<Option<Instant>>,
@@ -27,10 +32,15 @@ pub(crate) struct Ports {
 }
 
 impl Ports {
-    pub(crate) fn new(reports: Sender<Vec<Report>>, admin: Sender<AdminCall>) -> Self {
+    pub(crate) fn new(
+        reports: Sender<Vec<Report>>,
+        admin: Sender<AdminCall>,
+        tokens: Option<TokenRoad>,
+    ) -> Self {
         Self {
             reports,
             admin,
+            tokens,
             batch: RefCell::new(Vec::new()),
             flushed: Cell::new(None),
             is_flush_due: Cell::new(false),
@@ -75,6 +85,11 @@ impl Ports {
     pub(crate) fn call(&self, make: impl FnOnce(oneshot::Sender<AdminReply>) -> AdminCall) -> Option<Reply> {
         let (reply, answer) = oneshot::channel();
         self.admin.try_send(make(reply)).ok().map(|()| answer)
+    }
+
+    /// Has a token verified; none when there is no room for it.
+    pub(crate) fn verify(&self, token: Secret) -> Option<oneshot::Receiver<Result<Principal, TokenError>>> {
+        self.tokens.as_ref()?.call(token)
     }
 }
 

@@ -16,6 +16,7 @@ use wire::ResponseFraming;
 use wire::ResponseHead;
 use wire::Version;
 
+use crate::admit;
 use crate::answer::answer_error;
 use crate::ask::Answered;
 use crate::client::Client;
@@ -40,6 +41,7 @@ pub(crate) use crate::relay::stream::BodyDecoder;
 use crate::relay::stream::Kind;
 use crate::relay::stream::Relay;
 use crate::respond::Connection;
+use crate::resume::Story;
 use crate::route::Leg;
 use crate::rt::wait::Readiness;
 use crate::state::Shard;
@@ -60,6 +62,8 @@ pub(crate) struct Downstream<'a, 'h> {
     pub(crate) connection: Connection,
     /// The stream that another worker began.
     pub(crate) begun: Option<Relay>,
+    /// The request's story, until the stream begins that it is about.
+    pub(crate) story: Option<Story>,
 }
 
 /// Relays a worker's answer, whose head has arrived.
@@ -124,7 +128,12 @@ pub(crate) async fn run(
                     relay.go_on(decoder);
                     relay
                 }
-                None => Relay::new(decoder, plan.kind, plan.delimiter),
+                None => {
+                    let mut relay = Relay::new(decoder, plan.kind, plan.delimiter);
+                    let is_told = plan.kind == Kind::Events && head.status == 200;
+                    relay.follow(down.story.take_if(|_| is_told));
+                    relay
+                }
             };
             learn_answer(shard, trace, head.status, early);
             let mut passage = Passage { shard, client, watch, upstream: &upstream, trace };
@@ -183,8 +192,13 @@ async fn broken(
         }
         Broke::Worker(failure) => {
             let setback = Setback::of_failure(shard, leg(trace), failure);
-            if relay.kind() == Kind::Events && relay.events() == 0 {
-                down.begun = Some(relay).filter(Relay::is_begun);
+            if relay.kind() == Kind::Events && (relay.events() == 0 || relay.has_sequel()) {
+                // Whoever takes over before anything was sent tells the story from the beginning.
+                if relay.is_begun() {
+                    down.begun = Some(relay);
+                } else {
+                    down.story = relay.unfollow();
+                }
                 return Relayed::Again(setback);
             }
             failure_error(failure, leg(trace).worker())
@@ -195,6 +209,26 @@ async fn broken(
     } else {
         answer_error(shard, client, down.connection, &error, trace).await
     })
+}
+
+/// Ends a stream whose worker failed when everything had been said.
+pub(crate) async fn end(
+    shard: &Rc<Shard>,
+    client: &mut Client<'_>,
+    down: &mut Downstream<'_, '_>,
+    events: &[u8],
+    trace: &mut Trace<'_>,
+) -> Next {
+    let Some(mut relay) = down.begun.take() else { return Next::Close };
+    let mut out = Vec::new();
+    relay.end(events, &mut out);
+    if client.send(shard, &out, b"").await.is_err() {
+        return Next::Close;
+    }
+    trace.end = End::Complete;
+    // A body that ends with the connection has no other end.
+    let is_over = down.connection == Connection::Close || down.request.version == Version::Http10;
+    if is_over { Next::Close } else { Next::KeepAlive }
 }
 
 /// Ends a stream that has begun with an error, if its kind has words for it, and with the connection.
@@ -300,7 +334,9 @@ async fn send_whole(
 ) -> Result<(), ()> {
     let mut out = shard.take_buffer();
     let explanation = trace.leg.as_ref().and_then(|leg| leg.explanation.as_deref());
-    encode::response_head(whole.head, &trace.request_id, whole.delimiter, connection, explanation, &mut out);
+    let cors = shard.config.guard.cors_lines(trace.cors);
+    let request_id = &trace.request_id;
+    encode::response_head(whole.head, request_id, whole.delimiter, connection, explanation, cors, &mut out);
     learn_answer(shard, trace, whole.head.status, whole.body);
     let mut body = whole.body;
     if body.len() <= limits::BODY_COPIED_BYTES_MAX {
@@ -311,6 +347,7 @@ async fn send_whole(
         leg.release();
     }
     trace.status = whole.head.status;
+    admit::note_answer(trace, whole.body);
     trace.first_byte = Some(shard.clock.now());
     let sent = client.send(shard, &out, body).await;
     shard.give_buffer(out);

@@ -13,8 +13,10 @@ pub(crate) struct Answer<'a> {
     pub(crate) request_id: &'a str,
     /// `X-SMG-Error-Code`, on errors.
     pub(crate) error_code: Option<&'a str>,
-    /// One more header: `Allow`, `Location` or `Retry-After`.
+    /// One more header: `Allow`, `Location`, `Retry-After` or `WWW-Authenticate`.
     pub(crate) extra: Option<(&'a str, &'a str)>,
+    /// CORS header lines.
+    pub(crate) cors: &'a [u8],
     pub(crate) connection: Connection,
     pub(crate) body: &'a [u8],
     /// Whether the body is only described, as HEAD asks.
@@ -53,6 +55,7 @@ pub(crate) fn write(answer: &Answer<'_>, out: &mut Vec<u8>) {
     if let Some((name, value)) = answer.extra {
         header(name, value, out);
     }
+    out.extend_from_slice(answer.cors);
     connection(answer.connection, out);
     out.extend_from_slice(b"\r\n");
     if answer.method == Method::WithBody {
@@ -157,6 +160,7 @@ mod tests {
             request_id: "req-1",
             error_code: Some(error.code.code()),
             extra: Some(("retry-after", "1")),
+            cors: b"vary: origin\r\n",
             connection: Connection::Close,
             body: &body,
             method: Method::WithBody,
@@ -165,7 +169,7 @@ mod tests {
         let text = String::from_utf8(out).expect("text");
         let expect = format!(
             "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
-             x-request-id: req-1\r\nx-smg-error-code: no_available_workers\r\nretry-after: 1\r\nconnection: close\r\n\r\n",
+             x-request-id: req-1\r\nx-smg-error-code: no_available_workers\r\nretry-after: 1\r\nvary: origin\r\nconnection: close\r\n\r\n",
             body.len()
         );
         assert_eq!(text.strip_suffix(std::str::from_utf8(&body).expect("text")), Some(expect.as_str()));

@@ -48,6 +48,8 @@ pub(crate) struct Input<'a, 'h> {
     pub(crate) shape: PromptShape,
     pub(crate) is_json: bool,
     pub(crate) body: &'a [u8],
+    /// Whether the worker has to go on with an answer.
+    pub(crate) is_continuation: bool,
     /// Workers that already failed this request and are not to get it again.
     pub(crate) excluded: &'a [WorkerId],
 }
@@ -173,9 +175,11 @@ pub(crate) fn choose(shard: &Rc<Shard>, input: &Input<'_, '_>) -> Result<Leg, Ap
             let excluded = if refused.is_empty() { input.excluded } else { &refused };
             let choice =
                 replica.choose(snapshot, pool, &Request { excluded, ..request }).ok_or_else(no_workers)?;
-            let Some(rules) = &shard.config.breaker else { break (choice, None) };
-            if let Some(pass) = choice.worker.cells.breaker().admit(rules) {
-                break (choice, Some(pass));
+            if choice.worker.can_continue || !input.is_continuation {
+                let Some(rules) = &shard.config.breaker else { break (choice, None) };
+                if let Some(pass) = choice.worker.cells.breaker().admit(rules) {
+                    break (choice, Some(pass));
+                }
             }
             let turned_away = choice.worker.id;
             if refused.is_empty() {

@@ -2,7 +2,6 @@
 
 use std::cell::Cell;
 use std::cell::RefCell;
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,6 +9,7 @@ use std::time::Instant;
 use api::peek::PromptSpans;
 use arc_swap::ArcSwap;
 use arc_swap::Cache;
+use fleet::admission::Gate;
 use fleet::budget::RetryBudget;
 use fleet::cell::Lifecycle;
 use fleet::decision::DecisionRing;
@@ -25,7 +25,10 @@ use rand::rngs::SmallRng;
 
 use crate::ShardConfig;
 use crate::Shared;
+use crate::admit::Queue;
+use crate::client::Origin;
 use crate::clock::Clock;
+use crate::guard::Door;
 use crate::limits;
 use crate::port::Ports;
 use crate::rt::wait::Slots;
@@ -60,6 +63,8 @@ pub(crate) struct Shard {
     pub(crate) decisions: Arc<DecisionRing>,
     pub(crate) lifecycle: Arc<Lifecycle>,
     pub(crate) retry_budget: Arc<RetryBudget>,
+    pub(crate) gate: Option<Arc<Gate>>,
+    pub(crate) queue: Queue,
     snapshot: RefCell<Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
     buffers: RefCell<Vec<Vec<u8>>>,
     /// Capacity of all of them.
@@ -90,7 +95,7 @@ impl Shard {
             index,
             clock: Clock::new(start),
             slots: Slots::default(),
-            ports: Ports::new(shared.reports, shared.admin),
+            ports: Ports::new(shared.reports, shared.admin, shared.tokens),
             upstreams: RefCell::new(Upstreams::default()),
             scratch: RefCell::new(Scratch {
                 inbound: vec![0; limits::STREAM_READ_BYTES].into_boxed_slice(),
@@ -101,6 +106,8 @@ impl Shard {
             decisions,
             lifecycle: shared.lifecycle,
             retry_budget: shared.retry_budget,
+            gate: shared.gate,
+            queue: Queue::default(),
             snapshot: RefCell::new(snapshot),
             buffers: RefCell::new(Vec::new()),
             buffer_bytes: Cell::new(0),
@@ -169,12 +176,17 @@ impl Shard {
     }
 
     /// Counts a client connection, unless the shard or its address has its fill.
-    pub(crate) fn admit_connection(self: &Rc<Self>, peer: IpAddr) -> Option<ConnectionPermit> {
-        if self.connections.get() >= self.config.connections_max {
+    pub(crate) fn admit_connection(self: &Rc<Self>, origin: Origin) -> Option<ConnectionPermit> {
+        let spare = match origin.door {
+            Door::Main => 0,
+            Door::Admin => limits::ADMIN_CONNECTIONS_SPARE,
+        };
+        if self.connections.get() >= self.config.connections_max.saturating_add(spare) {
             self.stats.connections_refused_total.add(1);
             return None;
         }
-        let admission = self.config.peers.as_ref().map_or(Admission::Uncounted, |peers| peers.enter(peer));
+        let admission =
+            self.config.peers.as_ref().map_or(Admission::Uncounted, |peers| peers.enter(origin.peer));
         let slot = match admission {
             Admission::Counted(slot) => Some(slot),
             Admission::Uncounted => None,

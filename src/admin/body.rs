@@ -8,10 +8,11 @@ use fleet::rules::Rules;
 use serde_json::Map;
 use serde_json::Value;
 
-use crate::control::config::HealthConfig;
+use crate::control::config::ControlConfig;
 use crate::control::limits::CHECK_INTERVAL_MIN;
 use crate::control::limits::LABELS_MAX;
 use crate::control::state::start::is_key;
+use crate::control::url::UrlError;
 use crate::control::url::WorkerUrl;
 use crate::control::worker::Checks;
 use crate::control::worker::WorkerSpec;
@@ -19,6 +20,8 @@ use engine::metadata::NAME_BYTES_MAX;
 
 /// Fields that have no effect on routing and are shown as they were given.
 const DECLARED: [&str; 4] = ["tokenizer_path", "reasoning_parser", "tool_parser", "chat_template"];
+/// Engines that a worker may be said to run.
+const RUNTIMES: [&str; 3] = ["sglang", "vllm", "external"];
 /// Longest check timeout or interval, in seconds: a day.
 const SECONDS_MAX: u64 = 86_400;
 
@@ -32,10 +35,12 @@ pub(crate) struct BodyError {
 type Result<T> = std::result::Result<T, BodyError>;
 
 /// Reads the body of `POST /workers`.
-pub(crate) fn new_worker(body: &[u8], health: &HealthConfig) -> Result<WorkerSpec> {
+pub(crate) fn new_worker(body: &[u8], config: &ControlConfig) -> Result<WorkerSpec> {
     let fields = Fields::parse(body)?;
     let url = fields.text("url")?.ok_or_else(|| about("url", "is required".to_owned()))?;
-    let url = WorkerUrl::parse(url).map_err(|error| about("url", format!("cannot be used: {error}")))?;
+    let unusable = |error: UrlError| about("url", format!("cannot be used: {error}"));
+    let url = WorkerUrl::parse(url).map_err(unusable)?;
+    config.destinations.check(&url).map_err(unusable)?;
     match fields.text("worker_type")? {
         None | Some("regular") => {}
         Some(kind @ ("prefill" | "decode")) => {
@@ -45,13 +50,21 @@ pub(crate) fn new_worker(body: &[u8], health: &HealthConfig) -> Result<WorkerSpe
             return Err(about("worker_type", format!("{kind:?} is not one of regular, prefill, decode")));
         }
     }
-    if fields.get("dp_aware").is_some_and(|value| value.as_bool() != Some(false)) {
+    // Which engine a worker runs is found out by asking it.
+    if let Some(runtime) = fields.text("runtime")?
+        && !RUNTIMES.contains(&runtime)
+    {
+        let runtimes = RUNTIMES.join(", ");
+        return Err(about("runtime", format!("{runtime:?} is not one of {runtimes}")));
+    }
+    if fields.boolean("dp_aware")? == Some(true) {
         return Err(about("dp_aware", "is not supported yet".to_owned()));
     }
-    if fields.get("bootstrap_port").is_some() {
+    if fields.integer("bootstrap_port", 0..=u64::from(u16::MAX))?.is_some() {
         return Err(about("bootstrap_port", "is not supported yet".to_owned()));
     }
-    let mut spec = WorkerSpec::new(url, Checks::from(health));
+    fields.integer("max_connection_attempts", 1..=u64::from(u32::MAX))?;
+    let mut spec = WorkerSpec::new(url, Checks::from(&config.health));
     spec.model_id = fields.text("model_id")?.map(str::to_owned);
     if spec.model_id.as_ref().is_some_and(|model| model.is_empty() || model.len() > NAME_BYTES_MAX) {
         return Err(about("model_id", format!("must have 1 to {NAME_BYTES_MAX} bytes")));
@@ -87,7 +100,7 @@ impl Fields {
             if !is_key(key) {
                 return Err(about("api_key", "must be printable ASCII without spaces".to_owned()));
             }
-            spec.api_key = Some(key.to_owned());
+            spec.api_key = Some(key.into());
         }
         if let Some(priority) = self.integer("priority", 0..=u64::from(u32::MAX))? {
             spec.priority = priority as u32;
@@ -120,10 +133,8 @@ impl Fields {
         if let Some(threshold) = self.integer("health_failure_threshold", 1..=1000)? {
             checks.failure_threshold = threshold as u32;
         }
-        if let Some(disabled) = self.get("disable_health_check") {
-            let disabled = disabled.as_bool();
-            checks.disabled =
-                disabled.ok_or_else(|| about("disable_health_check", "must be true or false".to_owned()))?;
+        if let Some(disabled) = self.boolean("disable_health_check")? {
+            checks.disabled = disabled;
         }
         Ok(())
     }
@@ -136,6 +147,13 @@ impl Fields {
         let value = self.get(name);
         value
             .map(|value| value.as_str().ok_or_else(|| about(name, "must be a string".to_owned())))
+            .transpose()
+    }
+
+    fn boolean(&self, name: &'static str) -> Result<Option<bool>> {
+        let value = self.get(name);
+        value
+            .map(|value| value.as_bool().ok_or_else(|| about(name, "must be true or false".to_owned())))
             .transpose()
     }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use fleet::admin::AdminReply;
+use fleet::secret::Secret;
 use serde::Serialize;
 
 use crate::admin::Answer;
@@ -13,7 +14,9 @@ use crate::control::state::Order;
 use crate::control::state::State;
 use crate::control::state::members::AddError;
 use crate::control::state::start::is_key;
+use crate::control::url::UrlError;
 use crate::control::url::WorkerUrl;
+use crate::control::url::shown;
 use crate::control::worker::Checks;
 use crate::control::worker::Entry;
 use crate::control::worker::WorkerSpec;
@@ -36,6 +39,9 @@ pub(crate) fn add(state: &mut State, query: &str, now: Duration) -> Answer {
         Ok(url) => url,
         Err(reply) => return reply.into(),
     };
+    if let Err(error) = state.config.destinations.check(&url) {
+        return unusable(&url.text, error).into();
+    }
     let api_key = query::parameter(query, "api_key");
     if api_key.as_deref().is_some_and(|key| !is_key(key)) {
         return refused("api_key must be printable ASCII without spaces".to_owned()).into();
@@ -47,6 +53,7 @@ pub(crate) fn add(state: &mut State, query: &str, now: Duration) -> Answer {
             return answer::not_added(error, &url.text).into();
         }
     }
+    let api_key = api_key.map(Secret::from);
     let spec = WorkerSpec { api_key, ..WorkerSpec::new(url, Checks::from(&state.config.health)) };
     Answer::WhenHealthy(state.register(spec, now))
 }
@@ -89,7 +96,11 @@ pub(crate) fn refused(text: String) -> AdminReply {
     answer::text_error(text)
 }
 
+fn unusable(url: &str, error: UrlError) -> AdminReply {
+    refused(format!("Worker URL {:?} cannot be used: {error}", shown(url)))
+}
+
 fn worker_url(query: &str) -> Result<WorkerUrl, AdminReply> {
     let url = query::parameter(query, "url").ok_or_else(|| refused(URL_REQUIRED.to_owned()))?;
-    WorkerUrl::parse(&url).map_err(|error| refused(format!("Worker URL {url:?} cannot be used: {error}")))
+    WorkerUrl::parse(&url).map_err(|error| unusable(&url, error))
 }

@@ -21,7 +21,9 @@ struct ServerInfo<'a> {
     policy: &'a str,
     shards: usize,
     uptime_secs: u64,
-    workers: Vec<WorkerSummary<'a>>,
+    /// Left out where the fleet is not everybody's to see: this page is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    workers: Option<Vec<WorkerSummary<'a>>>,
 }
 
 #[derive(Serialize)]
@@ -35,7 +37,8 @@ struct WorkerSummary<'a> {
 
 pub(crate) fn info(state: &State, now: Duration) -> AdminReply {
     // As many as a page has; the rest stand in `/workers`.
-    let workers: Vec<_> = PageQuery::FIRST.of(&state.registry).entries.into_iter().map(summary).collect();
+    let summaries = || PageQuery::FIRST.of(&state.registry).entries.into_iter().map(summary).collect();
+    let workers = (!state.config.hides_workers).then(summaries);
     answer::json(
         200,
         &ServerInfo {

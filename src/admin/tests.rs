@@ -186,6 +186,83 @@ fn what_cannot_work_is_refused_at_once() {
 }
 
 #[test]
+fn every_field_of_a_body_is_checked() {
+    let mut rig = Rig::ready(&[A]);
+    let integer = |range: &str| format!("must be an integer from {range}");
+    let text = "must be a string".to_owned();
+    let flag = "must be true or false".to_owned();
+    let labels = "must be an object of at most 64 strings".to_owned();
+    let seconds = integer("1 to 86400");
+    let threshold = integer("1 to 1000");
+    // Fields that only a new worker has, then those that may change later too.
+    let new = [
+        ("url", "7", text.clone()),
+        ("url", "\"\"", "cannot be used: it is empty".to_owned()),
+        ("url", "\"https://a\"", "cannot be used: https:// workers are not supported yet".to_owned()),
+        ("url", "\"a:1\"", "cannot be used: it must begin with http://".to_owned()),
+        ("url", "\"http://u:p@a\"", "cannot be used: it must not carry a user name or password; give an API key instead".to_owned()),
+        ("url", "\"http://169.254.169.254\"", "cannot be used: it names a link-local or metadata address, which needs --allow-link-local-workers".to_owned()),
+        ("model_id", "[]", text.clone()),
+        ("model_id", "\"\"", "must have 1 to 512 bytes".to_owned()),
+        ("worker_type", "1", text.clone()),
+        ("worker_type", "\"encode\"", "\"encode\" is not one of regular, prefill, decode".to_owned()),
+        ("worker_type", "\"decode\"", "decode is not supported yet".to_owned()),
+        ("runtime", "{}", text.clone()),
+        ("runtime", "\"tgi\"", "\"tgi\" is not one of sglang, vllm, external".to_owned()),
+        ("dp_aware", "\"yes\"", flag.clone()),
+        ("dp_aware", "true", "is not supported yet".to_owned()),
+        ("bootstrap_port", "\"9001\"", integer("0 to 65535")),
+        ("bootstrap_port", "70000", integer("0 to 65535")),
+        ("bootstrap_port", "9001", "is not supported yet".to_owned()),
+        ("max_connection_attempts", "0", integer("1 to 4294967295")),
+        ("tokenizer_path", "1", text.clone()),
+        ("reasoning_parser", "true", text.clone()),
+        ("tool_parser", "[]", text.clone()),
+        ("chat_template", "{}", text.clone()),
+    ];
+    let changing = [
+        ("api_key", "7", text),
+        ("api_key", "\"a b\"", "must be printable ASCII without spaces".to_owned()),
+        ("priority", "1.5", integer("0 to 4294967295")),
+        ("priority", "\"high\"", integer("0 to 4294967295")),
+        ("cost", "-1", "must be a number that is not negative".to_owned()),
+        ("labels", "[]", labels.clone()),
+        ("labels", "{\"a\":null}", labels),
+        ("health_check_timeout_secs", "0", seconds.clone()),
+        ("health_check_timeout_secs", "\"5\"", seconds.clone()),
+        ("health_check_interval_secs", "86401", seconds),
+        ("health_success_threshold", "0", threshold.clone()),
+        ("health_failure_threshold", "1e9", threshold),
+        ("disable_health_check", "0", flag),
+    ];
+    let mut refuse = |method: &str, path: &str, body: &str, (name, what): (&str, &str)| {
+        let reply = rig.call(method, path, body);
+        let said: serde_json::Value = serde_json::from_slice(&reply.body).expect("JSON");
+        let expect = serde_json::json!({"error": {
+            "message": format!("{name} {what}"), "type": "invalid_request_error", "code": "BAD_REQUEST", "param": name,
+        }});
+        assert_eq!((reply.status, said), (400, expect), "{method} {body}");
+    };
+    for (name, value, what) in new.iter().chain(&changing) {
+        let url = if *name == "url" { "" } else { "\"url\":\"http://a\"," };
+        refuse("POST", "/workers", &format!("{{{url}\"{name}\":{value}}}"), (name, what));
+    }
+    for (name, value, what) in &changing {
+        let path = "/workers/http%3A%2F%2F10.0.0.1%3A8000";
+        refuse("PUT", path, &format!("{{\"{name}\":{value}}}"), (name, what));
+    }
+    for body in ["", "{", "null", "7", "[{}]", "{\"url\":\"http://a\"} x", "\u{0}"] {
+        for (method, path) in [("POST", "/workers"), ("PUT", "/workers/http%3A%2F%2F10.0.0.1%3A8000")] {
+            assert_eq!(rig.call(method, path, body).status, 400, "{method} {body:?}");
+        }
+    }
+    // Null is as good as absent, and what nobody asks for is passed over.
+    let body =
+        r#"{"url":"http://a","model_id":null,"runtime":"vllm","dp_aware":false,"priority":null,"x":[]}"#;
+    assert_eq!(rig.call("POST", "/workers", body).status, 202);
+}
+
+#[test]
 fn one_worker_goes_by_uuid_or_url() {
     let mut rig = Rig::ready(&[A]);
     let by_url = "/workers/http%3A%2F%2F10.0.0.1%3A8000";
@@ -280,6 +357,14 @@ fn server_info_tells_the_fleet() {
     let mut rig = Rig::ready(&[A]);
     let info = r#"{"router_manager":true,"routers_count":1,"workers_count":1,"version":"1.2.3","policy":"cache_aware","shards":2,"uptime_secs":0,"workers":[{"url":"http://10.0.0.1:8000","model_id":"unknown","is_healthy":true,"engine":"external","version":null}]}"#;
     check(&mut rig, ("GET", "/get_server_info", ""), 200, JSON, info);
+}
+
+#[test]
+fn everybody_is_told_of_workers_only_where_everybody_may_know() {
+    let mut rig = Rig::ready(&[A]);
+    rig.state.config.hides_workers = true;
+    let info = rig.call("GET", "/get_server_info", "");
+    assert!(!text(&info).contains(A) && text(&info).contains(r#""workers_count":1"#), "{}", text(&info));
 }
 
 #[test]

@@ -20,6 +20,7 @@ use crate::control::state::Order;
 use crate::control::state::State;
 use crate::control::stats::Health;
 use crate::control::url::WorkerUrl;
+use crate::control::url::shown;
 use crate::control::worker::Entry;
 use crate::control::worker::Stage;
 
@@ -97,7 +98,7 @@ pub(crate) fn list(state: &State, query: &str) -> AdminReply {
 }
 
 pub(crate) fn add(state: &mut State, body: &[u8], now: Duration) -> AdminReply {
-    let spec = match body::new_worker(body, &state.config.health) {
+    let spec = match body::new_worker(body, &state.config) {
         Ok(spec) => spec,
         Err(error) => return bad_request(&error),
     };
@@ -170,7 +171,8 @@ fn parse_name(segment: &str) -> Result<Name, AdminReply> {
         return Ok(Name::Uuid(uuid));
     }
     WorkerUrl::parse(&text).map(Name::Url).map_err(|_| {
-        let message = format!("Invalid worker id {text:?}: it must be a UUID or a URL-encoded worker URL");
+        let message =
+            format!("Invalid worker id {:?}: it must be a UUID or a URL-encoded worker URL", shown(&text));
         answer::workers_error(WorkersError::BadRequest, &message, Some("id"))
     })
 }

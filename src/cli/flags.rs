@@ -1,7 +1,9 @@
 //! Every flag that works, in groups, each with its default.
 
+mod admission;
 mod edge;
 mod reliability;
+pub(crate) mod security;
 
 use std::path::PathBuf;
 
@@ -13,6 +15,8 @@ pub(crate) use self::edge::ClientFlags;
 pub(crate) use self::edge::TlsFlags;
 pub(crate) use self::reliability::BreakerFlags;
 pub(crate) use self::reliability::RetryFlags;
+pub(crate) use crate::cli::flags::admission::AdmissionFlags;
+use crate::cli::flags::security::SecurityFlags;
 
 fn policy_help() -> String {
     format!("Policy of models whose workers name none: {}", Policy::NAMES.join(", "))
@@ -41,6 +45,10 @@ pub(crate) struct LaunchFlags {
     pub(crate) limits: LimitFlags,
     #[command(flatten)]
     pub(crate) clients: ClientFlags,
+    #[command(flatten)]
+    pub(crate) security: SecurityFlags,
+    #[command(flatten)]
+    pub(crate) admission: AdmissionFlags,
     #[command(flatten)]
     pub(crate) logs: LogFlags,
     #[command(flatten)]

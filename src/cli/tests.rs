@@ -43,6 +43,8 @@ fn no_flags_give_the_defaults_of_the_sglang_router() {
     assert_eq!((flags.workers.max_worker_retries, flags.retries.retry_max_retries), (3, None));
     assert_eq!((flags.breakers.cb_failure_threshold, flags.breakers.cb_success_threshold), (10, 3));
     assert_eq!(flags.health.health_check_interval_secs, 60);
+    assert_eq!(flags.admission.max_concurrent_requests, -1);
+    assert_eq!(flags.admission.tenant_header_name, "x-smg-tenant-id");
 }
 
 #[test]
@@ -53,7 +55,12 @@ fn both_spellings_of_the_eviction_interval_are_one_flag() {
 
 #[test]
 fn flags_of_unbuilt_features_are_refused_by_name() {
-    for flag in ["--pd-disaggregation", "--prefill http://a 9001", "--queue-size=5", "--service-discovery"] {
+    for flag in [
+        "--pd-disaggregation",
+        "--prefill http://a 9001",
+        "--service-discovery-port=5",
+        "--service-discovery",
+    ] {
         let name = flag.split([' ', '=']).next().expect("a flag");
         assert_eq!(refused(flag), format!("ringway: {name} is not supported yet"));
         assert_eq!(refused(&format!("launch {flag}")), format!("ringway: {name} is not supported yet"));

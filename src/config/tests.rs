@@ -43,6 +43,23 @@ fn each_bad_flag_is_one_line_that_names_it() {
         ("--prefix-memory lots", "--prefix-memory"),
         ("--log-level loud", "loud"),
         ("--prometheus-duration-buckets 1 0.5", "--prometheus-duration-buckets"),
+        ("--max-concurrent-requests 0", "--max-concurrent-requests must be between 1 and 16777216, or -1"),
+        ("--max-concurrent-requests -2", "--max-concurrent-requests"),
+        ("--max-concurrent-requests 2 --queue-timeout-secs 0", "--queue-timeout-secs"),
+        ("--max-concurrent-requests 2 --queue-size 65537", "--queue-size"),
+        (
+            "--max-concurrent-requests 2 --rate-limit-tokens-per-second 100001",
+            "--rate-limit-tokens-per-second",
+        ),
+        ("--rate-limit-tokens-per-second 5", "needs --max-concurrent-requests"),
+        ("--priority-scheduler-enabled", "needs --max-concurrent-requests"),
+        ("--priority-scheduler-enabled --max-concurrent-requests 8192", "between 1 and 8191 with"),
+        ("--priority-scheduler-enabled --max-concurrent-requests 2 --queue-size 9", "queues of their own"),
+        (
+            "--priority-scheduler-enabled --max-concurrent-requests 2 --priority-scheduler-default-max-class top",
+            "unknown --priority-scheduler-default-max-class `top`: use system",
+        ),
+        ("--tenant-header-name a:b", "--tenant-header-name"),
         ("--backend openai", "--backend openai is not supported yet"),
     ] {
         let failure = lowered(line).expect_err(line);
@@ -73,4 +90,19 @@ fn a_short_cpu_list_pins_each_shard() {
 fn hosts_may_be_ipv6() {
     assert_eq!(lowered("--host ::1").expect("IPv6").listen.to_string(), "[::1]:30000");
     assert_eq!(lowered("--host localhost").expect("a name").listen.to_string(), "127.0.0.1:30000");
+}
+
+#[test]
+fn admission_is_off_unless_a_limit_is_given() {
+    let rules = |line: &str| lowered(line).expect(line).admission;
+    assert!(rules("--queue-size 5 --rate-limit-tokens-per-second 0").is_none());
+    let plain = rules("--max-concurrent-requests 7").expect("a limit");
+    assert_eq!((plain.in_flight_max, plain.starts_per_s, plain.classes.len()), (7, None, 1));
+    assert_eq!((plain.classes[0].queue_max, plain.classes[0].queue_timeout.as_secs()), (100, 60));
+    let none = rules("--max-concurrent-requests 7 --queue-size 0 --queue-timeout-secs 0").expect("a limit");
+    assert_eq!(none.classes[0].queue_max, 0);
+    let paced = rules("--max-concurrent-requests 7 --rate-limit-tokens-per-second 3").expect("a limit");
+    assert_eq!(paced.starts_per_s.map(std::num::NonZeroU32::get), Some(3));
+    let classes = rules("--max-concurrent-requests 7 --priority-scheduler-enabled").expect("a limit");
+    assert_eq!((classes.classes.len(), classes.class(classes.class_max).name), (4, "default"));
 }

@@ -7,8 +7,10 @@ use std::time::Duration;
 use fleet::breaker::BreakerRules;
 use fleet::decision::DecisionRing;
 use fleet::rules::Rules;
+use fleet::secret::Secret;
 use fleet::stats::StatsShape;
 
+use crate::control::destination::Destinations;
 use crate::control::url::UrlError;
 
 /// Settings of the control plane.
@@ -29,7 +31,11 @@ pub struct ControlConfig {
     /// Workers to register at start (`--worker-urls`).
     pub worker_urls: Vec<String>,
     /// The gateway's own key, which start-up workers inherit (`--api-key`).
-    pub api_key: Option<String>,
+    pub api_key: Option<Secret>,
+    /// Whether pages for everybody leave out who the workers are: the control plane is not open to everybody.
+    pub hides_workers: bool,
+    /// Where workers may be (`--allow-link-local-workers`).
+    pub destinations: Destinations,
     /// How workers are checked.
     pub health: HealthConfig,
     /// How long a new worker may take to become healthy (`--worker-startup-timeout-secs`).
@@ -82,7 +88,7 @@ pub struct HealthConfig {
 pub enum ConfigError {
     /// A worker URL cannot be used.
     Url {
-        /// As given.
+        /// As given, without what may be secret.
         url: String,
         /// What is wrong with it.
         error: UrlError,

@@ -69,6 +69,8 @@ pub struct Probe {
 pub enum Failure {
     /// Its name has no address.
     Resolve,
+    /// Its name leads only to addresses that workers may not have.
+    Destination,
     /// No connection.
     Connect,
     /// It took too long.
@@ -87,6 +89,7 @@ impl fmt::Display for Failure {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
             Self::Resolve => "its name cannot be resolved",
+            Self::Destination => "its name leads to a link-local or metadata address",
             Self::Connect => "no connection",
             Self::Timeout => "it did not answer in time",
             Self::Status(status) => return write!(formatter, "HTTP {status}"),

@@ -74,6 +74,8 @@ pub(crate) fn config(worker_urls: &[&str]) -> ControlConfig {
         decisions: vec![Arc::default(), Arc::default()],
         worker_urls: worker_urls.iter().map(|&url| url.to_owned()).collect(),
         api_key: None,
+        hides_workers: false,
+        destinations: crate::control::destination::Destinations::Usual,
         health: HealthConfig {
             failure_threshold: 3,
             success_threshold: 2,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fleet::id::WorkerId;
+use fleet::secret::Secret;
 
 use crate::control::event::Event;
 use crate::control::event::Failure;
@@ -21,7 +22,7 @@ pub struct Target {
     /// Port, for look-ups.
     pub port: u16,
     /// `Authorization` value.
-    pub authorization: Option<Box<str>>,
+    pub authorization: Option<Secret>,
 }
 
 /// One thing to do; each is answered by one [`Event`].

@@ -53,6 +53,8 @@ pub enum UrlError {
     Path,
     /// A query or fragment.
     Query,
+    /// A place where no worker may be.
+    Destination,
 }
 
 // === impl UrlError ===
@@ -70,6 +72,9 @@ impl fmt::Display for UrlError {
             Self::Port => "the port must be a number from 1 to 65535",
             Self::Path => "the path must be visible ASCII",
             Self::Query => "it must not have a query or fragment",
+            Self::Destination => {
+                "it names a link-local or metadata address, which needs --allow-link-local-workers"
+            }
         })
     }
 }
@@ -135,6 +140,23 @@ impl WorkerUrl {
     }
 }
 
+/// A URL as given, for a message: without what may be a password or a key.
+pub(crate) fn shown(given: &str) -> String {
+    let given = given.trim();
+    let (scheme, rest) = match given.split_once("://") {
+        Some((scheme, rest)) => (format!("{scheme}://"), rest),
+        None => (String::new(), given),
+    };
+    let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    let user = if authority.contains('@') { "***@" } else { "" };
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    let (path, query) = match path.find(['?', '#']) {
+        Some(at) => (&path[..at], "?***"),
+        None => (path, ""),
+    };
+    format!("{scheme}{user}{host}{path}{query}")
+}
+
 fn host_and_port(authority: &str) -> Result<(&str, Option<u16>), UrlError> {
     let (host, port) = match authority.strip_prefix('[') {
         Some(rest) => {
@@ -197,6 +219,20 @@ mod tests {
         check("HTTPS://A", "https://a", "a", "", 443);
         check("http://[::1]:9", "http://[::1]:9", "[::1]:9", "", 9);
         check("http://[fe80::1]", "http://[fe80::1]", "[fe80::1]", "", 80);
+    }
+
+    #[test]
+    fn messages_show_no_password() {
+        for (given, expect) in [
+            ("http://a:1/v1", "http://a:1/v1"),
+            (" nonsense ", "nonsense"),
+            ("http://user:pass@a:1/v1", "http://***@a:1/v1"),
+            ("user:p@ss@a", "***@a"),
+            ("http://a/v1?api_key=sk#x", "http://a/v1?***"),
+            ("http://a#sk", "http://a?***"),
+        ] {
+            assert_eq!(shown(given), expect);
+        }
     }
 
     #[test]

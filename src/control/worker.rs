@@ -19,6 +19,7 @@ use fleet::admin::AdminReply;
 use fleet::board::Board;
 use fleet::cell::WorkerCells;
 use fleet::id::WorkerId;
+use fleet::secret::Secret;
 use fleet::snapshot::Weight;
 use fleet::snapshot::Worker;
 use futures_channel::oneshot;
@@ -45,7 +46,7 @@ pub(crate) const POLICY_LABEL: &str = "policy";
 #[derive(Clone, Debug)]
 pub(crate) struct WorkerSpec {
     pub(crate) url: WorkerUrl,
-    pub(crate) api_key: Option<String>,
+    pub(crate) api_key: Option<Secret>,
     /// Overrides what the worker says it serves.
     pub(crate) model_id: Option<String>,
     pub(crate) priority: u32,
@@ -293,7 +294,11 @@ impl Entry {
     }
 
     fn publish(&mut self, addresses: Box<[SocketAddr]>, boards: SmallVec<[Arc<Board>; 1]>) {
-        let said = Said { share_eighths: self.share_eighths, speaks_http2: self.metadata.speaks_http2 };
+        let said = Said {
+            share_eighths: self.share_eighths,
+            speaks_http2: self.metadata.speaks_http2,
+            can_continue: self.metadata.dialect.can_continue(),
+        };
         self.published = Arc::new(published(self.id, &self.spec, addresses, &self.cells, boards, said));
     }
 
@@ -333,11 +338,12 @@ fn target(spec: &WorkerSpec) -> Arc<Target> {
 struct Said {
     share_eighths: u16,
     speaks_http2: bool,
+    can_continue: bool,
 }
 
 impl Default for Said {
     fn default() -> Self {
-        Self { share_eighths: FULL_SHARE, speaks_http2: false }
+        Self { share_eighths: FULL_SHARE, speaks_http2: false, can_continue: false }
     }
 }
 
@@ -360,13 +366,14 @@ fn published(
         authorization: authorization(spec),
         weight: weight.eighths(said.share_eighths),
         ring_weight: weight,
+        can_continue: said.can_continue,
         cells: Arc::clone(cells),
         boards,
     }
 }
 
-fn authorization(spec: &WorkerSpec) -> Option<Box<str>> {
-    spec.api_key.as_ref().map(|key| format!("Bearer {key}").into())
+fn authorization(spec: &WorkerSpec) -> Option<Secret> {
+    spec.api_key.as_ref().map(Secret::bearer)
 }
 
 #[cfg(test)]

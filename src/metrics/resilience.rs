@@ -53,9 +53,16 @@ pub(crate) fn retries(sources: &Sources) -> Vec<MetricFamily> {
             "Retries not made because the budget was spent.",
             |shard| &shard.retries_denied_total,
         ),
-        counter("smg_http_streams_moved_total", "Begun streams that another worker went on with.", |shard| {
-            &shard.streams_moved_total
-        }),
+        counter(
+            "smg_http_streams_moved_total",
+            "Answers that another worker took over before a token had been sent.",
+            |shard| &shard.streams_moved_total,
+        ),
+        counter(
+            "smg_http_streams_resumed_total",
+            "Streams that another worker took over after that.",
+            |shard| &shard.streams_resumed_total,
+        ),
         pauses.build(),
         paused.build(),
     ]

@@ -207,7 +207,9 @@ fn errors(sources: &Sources) -> MetricFamily {
         _ => "validation_error",
     };
     let mut counts: std::collections::BTreeMap<&str, f64> = std::collections::BTreeMap::new();
-    for &code in ErrorCode::ALL {
+    // Who was not admitted was not routed; `smg_http_rate_limit_total` tells of them.
+    let is_routed = |code: &&ErrorCode| !matches!(code, ErrorCode::QueueFull | ErrorCode::QueueTimeout);
+    for &code in ErrorCode::ALL.iter().filter(is_routed) {
         *counts.entry(kind(code)).or_default() += sources.sum(|shard| &shard.errors_total[code.index()]);
     }
     let mut family =

@@ -7,11 +7,16 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use reqwest::Method;
+use reqwest::dns::Addrs;
+use reqwest::dns::Name;
+use reqwest::dns::Resolve;
+use reqwest::dns::Resolving;
 use reqwest::header::AUTHORIZATION;
 use rustls::ClientConfig;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use crate::control::destination::Destinations;
 use crate::control::event::Failure;
 use crate::control::event::Probe;
 use crate::control::task::Lookup;
@@ -25,6 +30,7 @@ const NOT_FOUND: u16 = 404;
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
     http: reqwest::Client,
+    destinations: Destinations,
 }
 
 // === impl Probe ===
@@ -38,7 +44,7 @@ impl Probe {
 // === impl Client ===
 
 impl Client {
-    pub(crate) fn try_new(tls: &ClientConfig) -> reqwest::Result<Self> {
+    pub(crate) fn try_new(destinations: Destinations, tls: &ClientConfig) -> reqwest::Result<Self> {
         // HTTP/1.1 is all that is needed here.
         let mut tls = tls.clone();
         tls.alpn_protocols = vec![b"http/1.1".to_vec()];
@@ -48,18 +54,20 @@ impl Client {
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .pool_max_idle_per_host(0)
+            .dns_resolver(Lookups(destinations))
+            .tls_backend_preconfigured(no_tls())
             .user_agent(concat!("ringway/", env!("CARGO_PKG_VERSION")))
             .build()?;
-        Ok(Self { http })
+        Ok(Self { http, destinations })
     }
 
     /// Looks a worker up, if needed, and asks for its health, if `path` says where.
     pub(crate) async fn probe(&self, target: &Target, path: Option<&str>, lookup: Lookup) -> Probe {
         let addresses = match lookup {
             Lookup::Needless => None,
-            Lookup::Needed => match resolve(target).await {
-                Some(addresses) => Some(addresses),
-                None => return Probe { addresses: None, answer: Err(Failure::Resolve) },
+            Lookup::Needed => match self.resolve(target).await {
+                Ok(addresses) => Some(addresses),
+                Err(failure) => return Probe { addresses: None, answer: Err(failure) },
             },
         };
         let answer = match path {
@@ -69,6 +77,17 @@ impl Client {
             None => Ok(200),
         };
         Probe { addresses, answer }
+    }
+
+    /// The addresses of a worker's name, those left out that workers may not have.
+    async fn resolve(&self, target: &Target) -> Result<Vec<SocketAddr>, Failure> {
+        let found = tokio::net::lookup_host((&*target.host, target.port)).await;
+        let mut found: Vec<SocketAddr> = found.map_err(|_| Failure::Resolve)?.collect();
+        if found.is_empty() {
+            return Err(Failure::Resolve);
+        }
+        found.retain(|address| self.destinations.allows(address.ip()));
+        if found.is_empty() { Err(Failure::Destination) } else { Ok(found) }
     }
 
     /// Asks every target, and returns the answers in their order.
@@ -164,9 +183,26 @@ impl Client {
     }
 }
 
-/// The addresses of a worker's name; none when it has none.
-async fn resolve(target: &Target) -> Option<Vec<SocketAddr>> {
-    let found = tokio::net::lookup_host((&*target.host, target.port)).await.ok()?;
-    let addresses: Vec<SocketAddr> = found.collect();
-    (!addresses.is_empty()).then_some(addresses)
+/// Looks names up for the client's own connections, so that they go nowhere else than shards may: an answer that changes
+/// between two look-ups opens no way around.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Lookups(pub(crate) Destinations);
+
+impl Resolve for Lookups {
+    fn resolve(&self, name: Name) -> Resolving {
+        let destinations = self.0;
+        Box::pin(async move {
+            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
+            let addresses: Vec<SocketAddr> =
+                found.filter(|address| destinations.allows(address.ip())).collect();
+            Ok(Box::new(addresses.into_iter()) as Addrs)
+        })
+    }
+}
+
+/// Workers are called by plain HTTP: nobody is trusted, and no certificates are loaded.
+fn no_tls() -> rustls::ClientConfig {
+    rustls::ClientConfig::builder()
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth()
 }

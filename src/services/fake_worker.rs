@@ -7,6 +7,8 @@ use std::net::TcpListener;
 use std::net::TcpStream;
 use std::sync::Arc;
 
+use fleet::secret::Secret;
+
 use crate::control::task::Target;
 
 /// What to answer to which request line: `("GET /health", 200, "")`. Anything else is answered 404.
@@ -37,7 +39,7 @@ pub(crate) fn target(url: &str, key: Option<&str>) -> Arc<Target> {
         url: url.text,
         host: url.host,
         port: url.port,
-        authorization: key.map(|key| format!("Bearer {key}").into()),
+        authorization: key.map(|key| Secret::from(key).bearer()),
     })
 }
 

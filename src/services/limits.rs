@@ -22,5 +22,7 @@ pub(crate) const DESCRIBE_ATTEMPTS_MAX: u32 = 3;
 pub(crate) const DESCRIBE_PAUSE: Duration = Duration::from_millis(500);
 /// Largest answer of a worker that is read.
 pub(crate) const ANSWER_BYTES_MAX: usize = 1024 * 1024;
+/// Longest wait for an issuer's keys: less than a shard waits for a token.
+pub(crate) const ISSUER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause before control's full inbox is tried again.
 pub(crate) const DELIVERY_PAUSE: Duration = Duration::from_millis(1);

@@ -34,7 +34,8 @@ const SGLANG: fake_worker::Table = &[
 fn services() -> (ServicesHandle, Receiver<Event>) {
     let (results, inbox) = crossbeam_channel::bounded(1);
     let (handle, _thread) =
-        spawn(results, &crate::tls::client(&[], None).expect("no files"), Vec::new()).expect("a thread");
+        spawn(results, Destinations::Usual, &crate::tls::client(&[], None).expect("no files"), Vec::new())
+            .expect("a thread");
     (handle, inbox)
 }
 
@@ -91,6 +92,15 @@ fn a_name_is_looked_up() {
     let addresses = probe.addresses.expect("localhost has addresses");
     assert!(addresses.iter().all(|address| address.ip().is_loopback() && address.port() == 7));
     assert_eq!(probe.answer, Ok(200));
+}
+
+#[test]
+fn a_name_for_a_forbidden_address_leads_nowhere() {
+    // Resolvers read this as 169.254.169.254, which the URL does not show.
+    let target = target("http://0xa9fea9fe:80", None);
+    let task = Task::Probe { worker: WORKER, target, path: None, lookup: Lookup::Needed, timeout: PATIENCE };
+    let Event::Probed { probe, .. } = outcome(task) else { unreachable!("a probe is probed") };
+    assert_eq!((probe.addresses, probe.answer), (None, Err(Failure::Destination)));
 }
 
 #[test]
@@ -185,7 +195,8 @@ fn the_thread_ends_with_its_handle_and_runs_extra_tasks_until_then() {
         })
     });
     let (handle, thread) =
-        spawn(results, &crate::tls::client(&[], None).expect("no files"), vec![extra]).expect("a thread");
+        spawn(results, Destinations::Usual, &crate::tls::client(&[], None).expect("no files"), vec![extra])
+            .expect("a thread");
     is_started.recv_timeout(PATIENCE).expect("the extra task runs");
     drop(handle);
     thread.join().expect("it ends in order");

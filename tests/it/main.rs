@@ -2,6 +2,7 @@
 
 mod setup;
 
+mod admission;
 mod breakers;
 mod chaos;
 mod client_leaves;
@@ -20,8 +21,10 @@ mod policies;
 mod relay;
 mod removal;
 mod replay;
+mod resume;
 mod retries;
 mod routing;
+mod security;
 mod slow;
 mod streams;
 mod tls;

@@ -13,10 +13,14 @@ use crate::token;
 /// Answer tokens when a request does not say.
 pub(crate) const ANSWER_TOKENS_DEFAULT: usize = 16;
 
+/// An answer that is begun in the prompt: the digest of what comes before it, and how many words there are.
+pub(crate) type Begun = (u64, usize);
+
 /// What a request wants generated.
 #[derive(Clone, Debug)]
 pub(crate) struct Wish {
     pub(crate) prompt: Vec<u32>,
+    pub(crate) begun: Option<Begun>,
     /// Most tokens to answer with; none leaves it to the engine.
     pub(crate) tokens_max: Option<usize>,
     /// Multiplier of all durations.
@@ -38,6 +42,8 @@ pub(crate) struct Generation {
     admission: Option<Admission>,
     prompt_digest: u64,
     prompt_tokens: usize,
+    /// Words of the answer that stood in the prompt.
+    begun_words: usize,
     answer_tokens: usize,
     hits_length: bool,
     said: usize,
@@ -48,8 +54,10 @@ pub(crate) struct Generation {
 
 impl Generation {
     pub(crate) fn begin(engine: &Rc<Engine>, wish: Wish) -> Result<Generation, Refusal> {
-        let answer_tokens = wish.tokens_max.unwrap_or(ANSWER_TOKENS_DEFAULT);
-        let (prompt_digest, prompt_tokens) = (token::digest(&wish.prompt), wish.prompt.len());
+        let begun = wish.begun.map_or(0, |(_, words)| words);
+        let answer_tokens = wish.tokens_max.unwrap_or_else(|| ANSWER_TOKENS_DEFAULT.saturating_sub(begun));
+        let prompt_tokens = wish.prompt.len();
+        let (prompt_digest, begun_words) = wish.begun.unwrap_or_else(|| (token::digest(&wish.prompt), 0));
         let slow_factor = wish.slow_factor;
         let ticket = engine.submit(Submission { prompt: wish.prompt, answer_tokens, slow_factor })?;
         Ok(Generation {
@@ -57,6 +65,7 @@ impl Generation {
             admission: None,
             prompt_digest,
             prompt_tokens,
+            begun_words,
             answer_tokens,
             hits_length: wish.tokens_max.is_some(),
             said: 0,
@@ -78,7 +87,7 @@ impl Generation {
         }
         let nth = u32::try_from(self.said).unwrap_or(u32::MAX);
         wait_until(admission.first_token_at + admission.token_interval.saturating_mul(nth)).await;
-        let word = token::answer_word(self.prompt_digest, self.said);
+        let word = token::answer_word(self.prompt_digest, self.begun_words + self.said);
         token::tokenize(word, &mut self.answer);
         self.said += 1;
         Some(word)

@@ -56,6 +56,17 @@ pub(crate) fn answer_word(prompt_digest: u64, index: usize) -> &'static str {
     WORDS[drawn as usize]
 }
 
+/// The words of an answer at the end of `text`, and where they begin: an answer that another engine began.
+pub(crate) fn begun_answer(text: &str) -> (usize, usize) {
+    let (mut begin, mut words) = (text.len(), 0);
+    while let Some(at) = begin.checked_sub(TOKEN_BYTES)
+        && text.get(at..begin).is_some_and(|piece| WORDS.contains(&piece))
+    {
+        (begin, words) = (at, words + 1);
+    }
+    (begin, words)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -77,6 +88,13 @@ mod tests {
     fn equal_prefixes_have_equal_tokens() {
         let (short, long) = (tokens("0123456789ab"), tokens("0123456789abXYZ"));
         assert_eq!(short[..], long[..3]);
+    }
+
+    #[test]
+    fn a_begun_answer_is_found() {
+        assert_eq!(begun_answer("Hello:the one "), (6, 2));
+        assert_eq!(begun_answer("Hello: "), (7, 0));
+        assert_eq!(begun_answer("é: day "), (4, 1));
     }
 
     #[test]

@@ -200,6 +200,7 @@ fn worker(index: u32, board: &Arc<Board>) -> Worker {
         authorization: None,
         weight: Weight::default(),
         ring_weight: Weight::default(),
+        can_continue: false,
         cells: Arc::new(WorkerCells::default()),
         boards: std::iter::once(Arc::clone(board)).collect(),
     }

@@ -31,6 +31,17 @@ pub enum Handler {
     Admin,
 }
 
+/// Whose matter an endpoint is, and so whose credentials open it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Anybody's: probes and what the gateway serves.
+    Public,
+    /// Whoever may use the workers.
+    Inference,
+    /// Whoever may look into the fleet and change it.
+    Control,
+}
+
 macro_rules! endpoints {
     ($($(#[$doc:meta])* $name:ident $template:literal $methods:literal $handler:expr, $id_prefix:literal;)*) => {
         /// An endpoint of the gateway. Its number indexes the tables of per-endpoint counters.
@@ -147,6 +158,15 @@ impl Endpoint {
             Self::ChatCompletions => "chat",
             Self::V1Rerank => "rerank",
             _ => self.template().trim_start_matches("/v1/").trim_matches(['/', '*']),
+        }
+    }
+
+    /// Whose matter it is. What SGLang's gateway tells anybody about its models is public here too.
+    pub fn access(self) -> Access {
+        match (self, self.handler()) {
+            (Self::GetModelInfo | Self::GetServerInfo, _) | (_, Handler::Page) => Access::Public,
+            (_, Handler::Relay(_)) => Access::Inference,
+            (_, Handler::Admin) => Access::Control,
         }
     }
 

@@ -39,6 +39,12 @@ codes! {
     ModelRequired 400 "model_required";
     /// Nobody serves this model.
     ModelNotFound 404 "model_not_found";
+    /// No API key, or a wrong one.
+    InvalidApiKey 401 "invalid_api_key";
+    /// No credentials for the control plane, or wrong ones.
+    Unauthorized 401 "unauthorized";
+    /// Known, and not allowed.
+    Forbidden 403 "forbidden";
     /// No such path.
     RouteNotFound 404 "route_not_found";
     /// The path exists; the method does not.
@@ -47,6 +53,10 @@ codes! {
     RequestTimeout 408 "request_timeout";
     /// The body is larger than `--max-payload-size`.
     PayloadTooLarge 413 "payload_too_large";
+    /// As many requests wait for admission as may, or this one's place went to a tenant that holds fewer.
+    QueueFull 429 "scheduler_queue_full";
+    /// The request waited for admission longer than it may.
+    QueueTimeout 408 "scheduler_queue_timeout";
     /// Request line and headers are larger than the limit.
     HeadTooLarge 431 "request_header_fields_too_large";
     /// The request needs something HTTP/1.1 defines and the gateway does not do.
@@ -83,7 +93,11 @@ impl ErrorCode {
 
     /// OpenAI's `type`: whose fault it is for 4xx, else the status phrase, as SGLang's gateway says it.
     pub fn kind(self) -> &'static str {
-        if self.status() < 500 { "invalid_request_error" } else { reason_phrase(self.status()) }
+        match self {
+            Self::QueueFull | Self::QueueTimeout => "rate_limit_error",
+            _ if self.status() < 500 => "invalid_request_error",
+            _ => reason_phrase(self.status()),
+        }
     }
 }
 

@@ -27,6 +27,9 @@ const MODEL_NAME_BYTES_MAX: usize = 256;
 /// Longest headers of the part that names the model.
 const MODEL_HEADERS_BYTES_MAX: usize = 1024;
 
+/// Bytes at the end of an answer in which its usage is looked for.
+const USAGE_BYTES_MAX: usize = 4096;
+
 /// What routing needs to know of a body.
 #[derive(Debug, Default)]
 pub struct Peeked<'a> {
@@ -142,6 +145,43 @@ fn scalar(body: &[u8], begin: usize, end: usize) -> Option<Span> {
         _ => (0, 0),
     };
     (value.len() <= FIELD_BYTES_MAX).then_some(Span { start: begin + leading, end: end - trailing })
+}
+
+/// How many tokens the answer may have at most, if the body says so: the number behind `max_tokens` or one of its
+/// other names, wherever it stands. A look for bytes and no parse, for who needs an estimate before the body is read:
+/// text of a prompt cannot be taken for it, since quotes within a string are escaped.
+pub fn answer_tokens_max(body: &[u8]) -> Option<u32> {
+    const BEGIN: &[u8] = b"\"max_";
+    const NAMES: [&[u8]; 4] = [b"tokens\"", b"completion_tokens\"", b"new_tokens\"", b"output_tokens\""];
+    memchr::memmem::find_iter(body, BEGIN).find_map(|at| {
+        let name = &body[at + BEGIN.len()..];
+        number_behind(NAMES.iter().find_map(|known| name.strip_prefix(*known))?)
+    })
+}
+
+/// What an answer says that its request used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Used {
+    /// So many tokens in all.
+    Total(u32),
+    /// So many in the answer.
+    Answer(u32),
+}
+
+/// What a complete JSON answer says of tokens at its end, where engines put it.
+pub fn used(answer: &[u8]) -> Option<Used> {
+    let end = &answer[answer.len().saturating_sub(USAGE_BYTES_MAX)..];
+    let last = |name: &[u8]| number_behind(&end[memchr::memmem::rfind(end, name)? + name.len()..]);
+    last(b"\"total_tokens\"")
+        .map(Used::Total)
+        .or_else(|| last(b"\"completion_tokens\"").or_else(|| last(b"\"output_tokens\"")).map(Used::Answer))
+}
+
+/// The number that is the value of a key which ends here.
+fn number_behind(rest: &[u8]) -> Option<u32> {
+    let value = rest.trim_ascii_start().strip_prefix(b":")?.trim_ascii_start();
+    let digits = value.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    std::str::from_utf8(&value[..digits]).ok()?.parse().ok()
 }
 
 /// Reads a body that is not JSON: a multipart form may name its model in a part of that name; nothing else is known.

@@ -23,6 +23,11 @@ pub enum Dialect {
 }
 
 impl Dialect {
+    /// Whether chat requests may begin the answer (`continue_final_message`).
+    pub fn can_continue(self) -> bool {
+        matches!(self, Self::Sglang | Self::Vllm)
+    }
+
     /// Its name in admin answers.
     pub fn name(self) -> &'static str {
         match self {

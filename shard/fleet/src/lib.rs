@@ -2,7 +2,9 @@
 //!
 //! This crate knows nothing of sockets, JSON or how a policy decides.
 
+pub mod access;
 pub mod admin;
+pub mod admission;
 pub mod blocks;
 pub mod board;
 pub mod breaker;
@@ -15,6 +17,7 @@ pub mod peers;
 pub mod report;
 pub mod ring;
 pub mod rules;
+pub mod secret;
 pub mod snapshot;
 pub mod stats;
 pub mod sticky;

@@ -23,6 +23,7 @@ use crate::id::WorkerId;
 use crate::lengths::LengthHistogram;
 use crate::ring::Ring;
 use crate::rules::Policy;
+use crate::secret::Secret;
 use crate::stats::ModelStats;
 use crate::sticky::StickyTable;
 use crate::tree::TreeSnapshot;
@@ -44,7 +45,9 @@ pub struct Worker {
     /// How it is spoken to.
     pub transport: Transport,
     /// `Authorization` value that replaces the client's, if the worker has a key.
-    pub authorization: Option<Box<str>>,
+    pub authorization: Option<Secret>,
+    /// Whether its engine goes on with an answer that is begun in the request (`continue_final_message`).
+    pub can_continue: bool,
     /// How much of the requests it should get now, beside others: less than its own while it recovers.
     pub weight: Weight,
     /// How much of a ring it takes; a recovery moves no keys.

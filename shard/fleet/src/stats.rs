@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use crate::admission::AdmissionStats;
 use crate::cell::Counter;
 use crate::cell::Histogram;
 
@@ -59,8 +60,10 @@ pub struct ShardStats {
     pub retries_denied_total: Counter,
     /// Pauses before second, third, ... attempts: how many, and how long together in microseconds.
     pub backoffs: [Backoffs; BACKOFFS_TOLD_APART],
-    /// Streams that went on with another worker after their own had failed.
+    /// Streams that another worker took over before their first token.
     pub streams_moved_total: Counter,
+    /// Streams that another worker took over after it.
+    pub streams_resumed_total: Counter,
     /// Clients that left before their answer was complete.
     pub client_aborts_total: Counter,
     /// Responses that a worker broke off after their first byte.
@@ -81,6 +84,8 @@ pub struct ShardStats {
     pub received_bytes_total: Counter,
     /// Bytes sent to clients.
     pub sent_bytes_total: Counter,
+    /// What became of requests at the gate, if there is one.
+    pub admission: AdmissionStats,
 }
 
 /// Pauses before an attempt, added up.
@@ -119,6 +124,7 @@ impl ShardStats {
             retries_denied_total: Counter::default(),
             backoffs: Default::default(),
             streams_moved_total: Counter::default(),
+            streams_resumed_total: Counter::default(),
             client_aborts_total: Counter::default(),
             broken_responses_total: Counter::default(),
             upstream_connects_total: Counter::default(),
@@ -129,6 +135,7 @@ impl ShardStats {
             prefix_blocks_matched_total: Counter::default(),
             received_bytes_total: Counter::default(),
             sent_bytes_total: Counter::default(),
+            admission: AdmissionStats::new(&shape.duration_bounds_us),
         }
     }
 }

@@ -116,6 +116,7 @@ fn world(policy: Policy, count: u32) -> (Snapshot, Arc<Pool>) {
             authorization: None,
             weight: Weight::default(),
             ring_weight: Weight::default(),
+            can_continue: false,
             cells: Arc::new(WorkerCells::default()),
             boards: [Arc::clone(&board)].into_iter().collect(),
         };

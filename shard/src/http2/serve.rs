@@ -3,7 +3,6 @@
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
-use std::net::IpAddr;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -14,6 +13,7 @@ use h2::server::Connection;
 use h2::server::SendResponse;
 use http::Request;
 
+use crate::client::Origin;
 use crate::conn;
 use crate::http2::stream;
 use crate::limits;
@@ -33,13 +33,13 @@ struct Streams {
 }
 
 /// Serves a connection, of which `early` has been read, until either side is done with it.
-pub(crate) async fn serve(shard: &Rc<Shard>, socket: Socket, early: Vec<u8>, peer: IpAddr, slot: &Slot) {
+pub(crate) async fn serve(shard: &Rc<Shard>, socket: Socket, early: Vec<u8>, origin: Origin, slot: &Slot) {
     let socket = Rc::new(socket);
     slot.busy_until(shard.clock.deadline_ms(shard.config.head_timeout));
     let handshake = builder().handshake(Io::new(Rc::clone(&socket), early));
     let handshake = async { handshake.await.map_err(io::Error::other) };
     if let Ok(Ok(connection)) = complete(slot, handshake).await {
-        take_streams(shard, connection, peer, slot).await;
+        take_streams(shard, connection, origin, slot).await;
     }
     socket.shutdown_write();
 }
@@ -58,7 +58,7 @@ fn builder() -> h2::server::Builder {
     builder
 }
 
-async fn take_streams(shard: &Rc<Shard>, mut connection: Connection<Io, Bytes>, peer: IpAddr, slot: &Slot) {
+async fn take_streams(shard: &Rc<Shard>, mut connection: Connection<Io, Bytes>, origin: Origin, slot: &Slot) {
     let streams = Rc::new(Streams::default());
     streams.ended_ms.set(shard.clock.coarse_ms());
     let mut goodbye_ms = None;
@@ -68,7 +68,7 @@ async fn take_streams(shard: &Rc<Shard>, mut connection: Connection<Io, Bytes>, 
         slot.idle_until(shard.clock.deadline_ms(limits::TICK));
         let next = poll_fn(|cx| connection.poll_accept(cx).map(Ok));
         match complete(slot, next).await {
-            Ok(Ok(Some(Ok((request, respond))))) => begin(shard, request, respond, peer, &streams),
+            Ok(Ok(Some(Ok((request, respond))))) => begin(shard, request, respond, origin, &streams),
             // It is over, or its peer has broken the protocol and has been told so.
             Ok(Ok(Some(Err(_)) | None) | Err(_)) | Err(Interrupt::Broken) => return,
             Err(Interrupt::Deadline | Interrupt::Ended) => {
@@ -102,14 +102,14 @@ fn begin(
     shard: &Rc<Shard>,
     request: Request<RecvStream>,
     respond: SendResponse<Bytes>,
-    peer: IpAddr,
+    origin: Origin,
     streams: &Rc<Streams>,
 ) {
     let (shard, streams) = (Rc::clone(shard), Rc::clone(streams));
     shard.stats.http2_streams_total.add(1);
     streams.open.set(streams.open.get() + 1);
     monoio::spawn(async move {
-        stream::run(request, respond, |socket| conn::serve_one(Rc::clone(&shard), socket, peer)).await;
+        stream::run(request, respond, |socket| conn::serve_one(Rc::clone(&shard), socket, origin)).await;
         streams.open.set(streams.open.get() - 1);
         streams.ended_ms.set(shard.clock.coarse_ms());
     });

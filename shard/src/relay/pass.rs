@@ -183,6 +183,7 @@ impl Passage<'_, '_, '_> {
             plan.delimiter,
             plan.connection,
             explanation,
+            self.shard.config.guard.cors_lines(self.trace.cors),
             out,
         );
         self.trace.status = head.status;
@@ -252,6 +253,8 @@ impl Passage<'_, '_, '_> {
                 let stats = leg.stats().shard(self.shard.index);
                 stats.inter_token[self.trace.endpoint.index()].record_us(micros(last, now));
             }
+            let events = (relay.events() - pace.events).min(u64::from(u32::MAX)) as u32;
+            self.trace.tokens = self.trace.tokens.saturating_add(events);
             pace.last = Some(now);
             pace.events = relay.events();
             // The first token's deadline is over in any case.

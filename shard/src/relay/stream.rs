@@ -15,6 +15,8 @@ use wire::encode_chunk_head;
 use crate::encode::Delimiter;
 use crate::limits;
 use crate::respond;
+use crate::resume::Sequel;
+use crate::resume::Story;
 
 /// What kind of body it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,6 +120,8 @@ pub(crate) struct Relay {
     is_done_seen: bool,
     /// The client has been sent the head.
     is_begun: bool,
+    /// What the client has been told, if another worker may have to go on with it.
+    story: Option<Box<Story>>,
     /// Events completed so far.
     events: u64,
     /// Body bytes written so far.
@@ -135,9 +139,37 @@ impl Relay {
             is_open_event_sent: false,
             is_done_seen: false,
             is_begun: false,
+            story: None,
             events: 0,
             bytes: 0,
         }
+    }
+
+    /// Follows what the client is told, so that another worker can go on with it.
+    pub(crate) fn follow(&mut self, story: Option<Story>) {
+        self.story = story.map(Box::new);
+    }
+
+    /// Gives the story back.
+    pub(crate) fn unfollow(self) -> Option<Story> {
+        self.story.map(|story| *story)
+    }
+
+    /// Whether another worker can go on, or nothing is left to be said.
+    pub(crate) fn has_sequel(&self) -> bool {
+        self.story.as_ref().is_some_and(|story| story.has_sequel())
+    }
+
+    /// How the stream goes on. `body` is the client's own request.
+    pub(crate) fn sequel(&mut self, body: &[u8]) -> Sequel {
+        self.story.as_mut().map_or(Sequel::None, |story| story.sequel(body))
+    }
+
+    /// Ends the stream with `events`: the worker failed when all had been said.
+    pub(crate) fn end(&mut self, events: &[u8], out: &mut Vec<u8>) {
+        self.held.clear();
+        self.write(events, out);
+        self.write_end(out);
     }
 
     /// Notes that the client is sent the head.
@@ -232,11 +264,11 @@ impl Relay {
         if !complete.is_empty() {
             self.is_open_event_sent = false;
             if self.held.is_empty() {
-                self.write(complete, out);
+                self.tell(complete, out);
             } else {
                 let mut events = std::mem::take(&mut self.held);
                 events.extend_from_slice(complete);
-                self.write(&events, out);
+                self.tell(&events, out);
             }
         }
         if self.is_open_event_sent {
@@ -248,6 +280,26 @@ impl Relay {
             let open = std::mem::take(&mut self.held);
             self.write(&open, out);
             self.is_open_event_sent = true;
+            if let Some(story) = &mut self.story {
+                story.lose_track();
+            }
+        }
+    }
+
+    /// Passes whole events on, fitted to what the client has been told by another worker.
+    fn tell(&mut self, events: &[u8], out: &mut Vec<u8>) {
+        match &mut self.story {
+            None => self.write(events, out),
+            Some(story) if story.resumed() == 0 => {
+                story.listen(events);
+                self.story.take_if(|story| story.is_over());
+                self.write(events, out);
+            }
+            Some(story) => {
+                let mut retold = Vec::with_capacity(events.len());
+                story.retell(events, &mut retold);
+                self.write(&retold, out);
+            }
         }
     }
 

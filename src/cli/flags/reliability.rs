@@ -27,6 +27,10 @@ pub(crate) struct RetryFlags {
     /// Try each request once
     #[arg(long)]
     pub(crate) disable_retries: bool,
+    /// Have a chat or completion whose worker fails after its first token go on with another (SGLang and vLLM engines),
+    /// where that is safe: not with tools, log probabilities, several choices or a grammar
+    #[arg(long)]
+    pub(crate) stream_resume: bool,
     /// Attempts of one request in all; the older name of --retry-max-retries
     #[arg(long, value_name = "N")]
     pub(crate) max_total_retries: Option<u32>,

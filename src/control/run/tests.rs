@@ -8,6 +8,7 @@ use fleet::stats::StatsShape;
 use futures_channel::oneshot;
 
 use super::*;
+use crate::control::destination::Destinations;
 use crate::control::rig::config;
 use crate::services;
 use crate::services::fake_worker;
@@ -35,9 +36,13 @@ impl Running {
         let (reports, reports_inbox) = bounded(8);
         let (admin, admin_inbox) = bounded(8);
         let (events, results) = bounded(limits::RESULTS_QUEUED_MAX);
-        let (handle, services) =
-            services::spawn(events.clone(), &crate::tls::client(&[], None).expect("no files"), Vec::new())
-                .expect("a thread");
+        let (handle, services) = services::spawn(
+            events.clone(),
+            Destinations::Usual,
+            &crate::tls::client(&[], None).expect("no files"),
+            Vec::new(),
+        )
+        .expect("a thread");
         let doors = Doors {
             reports: reports_inbox,
             admin: admin_inbox,

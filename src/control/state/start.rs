@@ -8,6 +8,7 @@ use crate::control::config::ControlConfig;
 use crate::control::limits::KEY_BYTES_MAX;
 use crate::control::limits::WORKERS_MAX;
 use crate::control::url::WorkerUrl;
+use crate::control::url::shown;
 use crate::control::worker::Checks;
 use crate::control::worker::WorkerSpec;
 
@@ -30,7 +31,9 @@ pub(super) fn worker_specs(config: &ControlConfig) -> Result<Vec<WorkerSpec>, Co
     }
     let mut seen = HashSet::new();
     let spec = |given: &String| {
-        let url = WorkerUrl::parse(given).map_err(|error| ConfigError::Url { url: given.clone(), error })?;
+        let refused = |error| ConfigError::Url { url: shown(given), error };
+        let url = WorkerUrl::parse(given).map_err(refused)?;
+        config.destinations.check(&url).map_err(refused)?;
         if !seen.insert(url.key()) {
             return Err(ConfigError::Duplicate { url: given.clone() });
         }

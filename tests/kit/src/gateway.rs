@@ -33,6 +33,7 @@ use crate::wait;
 pub struct Launch {
     program: PathBuf,
     args: Vec<String>,
+    env: Vec<(String, String)>,
     workers: Vec<String>,
     listen: SocketAddr,
     prometheus: SocketAddr,
@@ -73,6 +74,7 @@ impl Launch {
         Launch {
             program: program.as_ref().to_owned(),
             args: Vec::new(),
+            env: Vec::new(),
             workers: Vec::new(),
             listen: place::free_port(ip),
             prometheus: place::free_port(place::own_ip()),
@@ -88,6 +90,12 @@ impl Launch {
     /// Adds a flag that takes no value.
     pub fn switch(mut self, name: &str) -> Launch {
         self.args.push(name.to_owned());
+        self
+    }
+
+    /// Sets a variable of its environment.
+    pub fn env(mut self, name: &str, value: impl ToString) -> Launch {
+        self.env.push((name.to_owned(), value.to_string()));
         self
     }
 
@@ -138,7 +146,8 @@ impl Launch {
             .args(["--host", &self.listen.ip().to_string(), "--port", &self.listen.port().to_string()])
             .args(["--prometheus-host", &self.prometheus.ip().to_string()])
             .args(["--prometheus-port", &self.prometheus.port().to_string()])
-            .args(&self.args);
+            .args(&self.args)
+            .envs(self.env.iter().map(|(name, value)| (name, value)));
         if !self.workers.is_empty() {
             command.arg("--worker-urls").args(&self.workers);
         }
@@ -247,6 +256,11 @@ impl Gateway {
     /// Whether a line of standard output has all of `parts`.
     pub fn has_logged(&self, parts: &[&str]) -> bool {
         self.stdout.lines().iter().any(|line| parts.iter().all(|part| line.contains(part)))
+    }
+
+    /// Lines of standard output so far.
+    pub fn stdout(&self) -> Vec<String> {
+        self.stdout.lines()
     }
 
     /// Standard error so far.

@@ -5,7 +5,8 @@
 //! any good run.
 //!
 //! Code map: [`gateway`] (the process), [`client`] (what users do), [`worker`] (what engines do), [`http`] (what
-//! both of these read), [`metrics`] (the Prometheus page), [`chaos`] (many requests over a fleet that changes).
+//! both of these read), [`metrics`] (the Prometheus page), [`issuer`] (who signs
+//! tokens), [`chaos`] (many requests over a fleet that changes).
 //!
 //! A wait that fails panics with what it waited for: its caller is a test.
 
@@ -14,6 +15,7 @@ pub mod client;
 pub mod gateway;
 pub mod http;
 pub mod http2;
+pub mod issuer;
 pub mod metrics;
 pub mod place;
 pub mod tls;

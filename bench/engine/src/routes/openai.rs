@@ -17,8 +17,11 @@ struct Answer {
 }
 
 pub(crate) async fn chat(exchange: &mut Exchange<'_>, body: &Value) -> Result<(), Failure> {
-    let prompt = prompt::chat(&body["messages"], &Value::Null, &body["tools"])?;
-    let mut generation = prompt::begin(exchange, body, prompt)?;
+    let (prompt, begun) = match body["continue_final_message"].as_bool() {
+        Some(true) => prompt::continued_chat(body)?,
+        Some(false) | None => (prompt::chat(&body["messages"], &Value::Null, &body["tools"])?, None),
+    };
+    let mut generation = prompt::begin_from(exchange, body, prompt, begun)?;
     if is_stream(body) {
         let answer = Answer::new(exchange, body, "chatcmpl", "chat.completion.chunk");
         return stream_chat(exchange, &answer, &mut generation).await;
@@ -41,7 +44,8 @@ pub(crate) async fn completions(exchange: &mut Exchange<'_>, body: &Value) -> Re
     let prompts = prompt::prompts(&body["prompt"])?;
     let mut generations = Vec::with_capacity(prompts.tokens.len());
     for tokens in prompts.tokens {
-        generations.push(prompt::begin(exchange, body, tokens)?);
+        let begun = body["prompt"].as_str().and_then(prompt::begun_in_text);
+        generations.push(prompt::begin_from(exchange, body, tokens, begun)?);
     }
     let answer = Answer::new(exchange, body, "cmpl", "text_completion");
     if is_stream(body) {

@@ -3,7 +3,10 @@
 use serde_json::Value;
 
 use crate::exchange::{Exchange, Failure};
-use crate::generation::{Generation, Wish};
+use crate::generation::{Begun, Generation, Wish};
+use crate::token::TOKEN_BYTES;
+use crate::token::begun_answer;
+use crate::token::digest;
 use crate::token::tokenize;
 
 /// Most prompts in a batch.
@@ -17,13 +20,45 @@ pub(crate) struct Prompts {
 
 /// Starts generating an answer to `prompt`, with the limits that `body` sets.
 pub(crate) fn begin(exchange: &Exchange<'_>, body: &Value, prompt: Vec<u32>) -> Result<Generation, Failure> {
-    let wish = Wish { prompt, tokens_max: tokens_max(body), slow_factor: exchange.fault.slow_factor };
+    begin_from(exchange, body, prompt, None)
+}
+
+/// As [`begin`]; `begun` says how the answer begins in the prompt.
+pub(crate) fn begin_from(
+    exchange: &Exchange<'_>,
+    body: &Value,
+    prompt: Vec<u32>,
+    begun: Option<Begun>,
+) -> Result<Generation, Failure> {
+    let wish = Wish { prompt, begun, tokens_max: tokens_max(body), slow_factor: exchange.fault.slow_factor };
     Ok(Generation::begin(&exchange.engine, wish)?)
+}
+
+/// How the answer begins in a text that another engine may have written the end of.
+pub(crate) fn begun_in_text(text: &str) -> Option<Begun> {
+    let (begin, words) = begun_answer(text);
+    (words > 0).then(|| (digest(&text_tokens(&text[..begin])), words))
+}
+
+/// A conversation whose last message is the beginning of the answer: its tokens, and how the answer begins.
+pub(crate) fn continued_chat(body: &Value) -> Result<(Vec<u32>, Option<Begun>), Failure> {
+    let messages = body["messages"].as_array().map_or(&[][..], Vec::as_slice);
+    let Some((Value::Object(last), earlier)) = messages.split_last() else {
+        return Err(Failure::bad_request("there is no message to continue"));
+    };
+    let text = last.get("content").and_then(Value::as_str).unwrap_or_default();
+    if last.get("role").and_then(Value::as_str) != Some("assistant") {
+        return Err(Failure::bad_request("only a message of the assistant can be continued"));
+    }
+    let mut tokens = chat(&Value::Array(earlier.to_vec()), &Value::Null, &body["tools"])?;
+    let begun = (digest(&tokens), text.len() / TOKEN_BYTES);
+    tokenize(text, &mut tokens);
+    Ok((tokens, Some(begun)))
 }
 
 /// Computes `prompt` without an answer.
 pub(crate) async fn prefill(exchange: &Exchange<'_>, prompt: Vec<u32>) -> Result<usize, Failure> {
-    let wish = Wish { prompt, tokens_max: Some(0), slow_factor: exchange.fault.slow_factor };
+    let wish = Wish { prompt, begun: None, tokens_max: Some(0), slow_factor: exchange.fault.slow_factor };
     let mut generation = Generation::begin(&exchange.engine, wish)?;
     generation.next().await;
     Ok(generation.usage().prompt_tokens)

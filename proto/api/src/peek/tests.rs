@@ -120,3 +120,37 @@ fn fields_are_found_at_the_top_only() {
     peek(PromptShape::Messages, b"{}", &names, &mut spans).expect("accepted");
     assert_eq!(spans.field(0, b"{}"), None);
 }
+
+#[test]
+fn the_bound_on_an_answer_is_found_under_all_its_names() {
+    for (body, expect) in [
+        (r#"{"max_tokens":12}"#, Some(12)),
+        (r#"{"n":1, "max_completion_tokens" : 7 }"#, Some(7)),
+        (r#"{"text":"a","sampling_params":{"max_new_tokens":3}}"#, Some(3)),
+        (r#"{"max_output_tokens":9}"#, Some(9)),
+        (r#"{"tools":[{"max_tokens":{"type":"integer"}}],"max_tokens":5}"#, Some(5)),
+        (r#"{"prompt":"say \"max_tokens\":4"}"#, None),
+        (r#"{"max_tokens":null}"#, None),
+        (r#"{"max_tokens":-1}"#, None),
+        (r#"{"max_tokens":99999999999}"#, None),
+        (r#"{"max_tokens""#, None),
+        ("", None),
+    ] {
+        assert_eq!(answer_tokens_max(body.as_bytes()), expect, "{body}");
+    }
+}
+
+#[test]
+fn what_was_used_is_read_from_the_end_of_an_answer() {
+    let long = format!(r#"{{"total_tokens":1,"text":"{}"}}"#, "x".repeat(5_000));
+    for (body, expect) in [
+        (r#"{"usage":{"prompt_tokens":3,"total_tokens":10,"completion_tokens":7}}"#, Some(Used::Total(10))),
+        (r#"{"text":"a","meta_info":{"prompt_tokens":3,"completion_tokens": 7}}"#, Some(Used::Answer(7))),
+        (r#"{"usage":{"input_tokens":3,"output_tokens":8}}"#, Some(Used::Answer(8))),
+        (r#"{"usage":{"total_tokens":null}}"#, None),
+        (&long, None),
+        ("", None),
+    ] {
+        assert_eq!(used(body.as_bytes()), expect, "{body}");
+    }
+}

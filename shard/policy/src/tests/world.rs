@@ -62,6 +62,7 @@ impl World {
                 authorization: None,
                 weight: Weight::of(50, 1.0 / ratio),
                 ring_weight: Weight::default(),
+                can_continue: false,
                 cells: Arc::new(WorkerCells::default()),
                 boards: [Arc::clone(&board)].into_iter().collect(),
             };
@@ -139,6 +140,7 @@ impl World {
             authorization: None,
             weight: old.weight,
             ring_weight: Weight::default(),
+            can_continue: false,
             cells: Arc::default(),
             boards: old.boards.clone(),
         };
