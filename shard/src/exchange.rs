@@ -176,6 +176,7 @@ fn begin<'a>(shard: &'a Rc<Shard>, door: Door, head: &RequestHead<'_>, started: 
         .map_or_else(|| shard.new_request_id(endpoint.id_prefix()), str::to_owned);
     let mut trace = Trace::begin(shard, endpoint, METHODS[method_index(head.method)], request_id, started);
     trace.cors = shard.config.guard.cors_block(head);
+    trace.span = shard.ports.begin_span(head, || shard.draw());
     trace
 }
 
@@ -238,6 +239,7 @@ async fn handle(
                 body: incoming.body,
                 shape,
                 is_continuation: false,
+                span: trace.span,
                 is_json: shape != PromptShape::Opaque || media::is_json(incoming.head.header("content-type")),
             };
             forward(shard, client, watch, &outgoing, connection, trace).await
