@@ -1,6 +1,7 @@
 //! What the command line means: validated once, lowered to what each part of the process needs.
 
 mod admission;
+mod edge;
 mod reliability;
 mod security;
 
@@ -30,6 +31,7 @@ use crate::Failure;
 use crate::cli::LaunchFlags;
 use crate::config::security::SecurityConfig;
 use crate::control::HealthConfig;
+use crate::tls::Tls;
 
 /// Upper bounds of duration histograms in seconds, when none are given: the SGLang gateway's.
 const DURATION_BUCKETS_S: [f64; 20] = [
@@ -63,6 +65,7 @@ pub(crate) struct Config {
     pub(crate) cpus: Vec<Option<usize>>,
     pub(crate) driver: IoDriver,
     pub(crate) shard: ShardConfig,
+    pub(crate) tls: Tls,
     pub(crate) fleet: FleetConfig,
     /// How requests are admitted; none when all are at once.
     pub(crate) admission: Option<fleet::admission::GateRules>,
@@ -110,6 +113,7 @@ pub(crate) fn lower(flags: &LaunchFlags) -> Result<Config, Failure> {
     }
     let rules = rules(flags)?;
     let security = security::lower(&flags.security)?;
+    let tls = edge::tls(&flags.tls)?;
     let driver: IoDriver = flags.listen.io_driver.parse().map_err(Failure::usage)?;
     Ok(Config {
         listen: SocketAddr::new(
@@ -118,7 +122,8 @@ pub(crate) fn lower(flags: &LaunchFlags) -> Result<Config, Failure> {
         ),
         cpus: cpus(flags)?,
         driver,
-        shard: shard_config(flags, Arc::clone(&security.guard))?,
+        shard: shard_config(flags, &tls, Arc::clone(&security.guard))?,
+        tls,
         security,
         fleet: fleet_config(flags, rules)?,
         admission: admission::rules(&flags.admission)?,
@@ -253,7 +258,7 @@ fn cpus(flags: &LaunchFlags) -> Result<Vec<Option<usize>>, Failure> {
     Ok((0..shards).map(|shard| is_pinned.then(|| cpus[shard])).collect())
 }
 
-fn shard_config(flags: &LaunchFlags, guard: Arc<Guard>) -> Result<ShardConfig, Failure> {
+fn shard_config(flags: &LaunchFlags, tls: &Tls, guard: Arc<Guard>) -> Result<ShardConfig, Failure> {
     let limits = &flags.limits;
     require(
         (1..=PAYLOAD_BYTES_MAX).contains(&limits.max_payload_size),
@@ -261,6 +266,7 @@ fn shard_config(flags: &LaunchFlags, guard: Arc<Guard>) -> Result<ShardConfig, F
     )?;
     require(flags.workers.max_worker_retries > 0, "--max-worker-retries must be above 0")?;
     let session_keys = session_keys(flags)?;
+    let seed = rand::random();
     Ok(ShardConfig {
         session_headers: session_keys.iter().map(|name| name.to_ascii_lowercase()).collect(),
         body_keys: std::iter::once(ANSWER_FIELD.to_owned()).chain(session_keys).collect(),
@@ -277,6 +283,10 @@ fn shard_config(flags: &LaunchFlags, guard: Arc<Guard>) -> Result<ShardConfig, F
             + ADMIN_MARGIN,
         keep_alive_timeout: seconds("--keep-alive-timeout-secs", limits.keep_alive_timeout_secs)?,
         request_id_headers: limits.request_id_headers.iter().map(|name| name.to_ascii_lowercase()).collect(),
+        peers: edge::peers(&flags.clients, seed),
+        body_rate_min: flags.clients.min_body_rate,
+        worker_tls: Arc::clone(&tls.client),
+        tls: tls.server.as_ref().map(|server| Arc::clone(&server.config)),
         retry: reliability::retry(&flags.retries)?,
         stream_resume: flags.retries.stream_resume,
         breaker: reliability::breaker(&flags.breakers)?,
@@ -290,7 +300,7 @@ fn shard_config(flags: &LaunchFlags, guard: Arc<Guard>) -> Result<ShardConfig, F
         )?,
         guard,
         tenant_header: admission::tenant_header(&flags.admission)?,
-        seed: rand::random(),
+        seed,
     })
 }
 

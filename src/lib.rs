@@ -13,6 +13,7 @@ mod metrics;
 mod replay;
 mod run;
 pub mod services;
+mod tls;
 
 use std::process::ExitCode;
 

@@ -137,10 +137,13 @@ pub(crate) fn start(mut config: Config) -> Result<Running, Failure> {
             }
         })
     });
+    let mut extra: Vec<_> = std::iter::once(extra).chain(verify).collect();
     let destinations = destinations(&config);
+    if let Some(server) = config.tls.server {
+        extra.push(Box::new(move || Box::pin(async move { server.watch().await })));
+    }
     let (handle, _services) =
-        services::spawn(results, destinations, std::iter::once(extra).chain(verify).collect())
-            .map_err(no_thread)?;
+        services::spawn(results, destinations, &config.tls.client, extra).map_err(no_thread)?;
     let doors = control::Doors {
         reports: reports_inbox,
         admin: admin_inbox,

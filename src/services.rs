@@ -25,6 +25,7 @@ use std::thread::JoinHandle;
 
 use crossbeam_channel::Sender;
 use crossbeam_channel::TrySendError;
+use rustls::ClientConfig;
 use tokio::signal::unix::SignalKind;
 use tokio::signal::unix::signal;
 use tokio::sync::Semaphore;
@@ -76,14 +77,15 @@ impl ServicesHandle {
     }
 }
 
-/// Starts the services thread, which goes to workers at `destinations` only. What becomes of tasks, and signals, go to
-/// `results`.
+/// Starts the services thread, which goes to workers at `destinations` only, and to those with TLS by `tls`. What
+/// becomes of tasks, and signals, go to `results`.
 ///
 /// # Errors
 /// When the runtime or the thread cannot be made.
 pub fn spawn(
     results: Sender<Event>,
     destinations: Destinations,
+    tls: &ClientConfig,
     extra: Vec<ExtraTask>,
 ) -> io::Result<(ServicesHandle, JoinHandle<()>)> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -96,7 +98,7 @@ pub fn spawn(
         let _entered = runtime.enter();
         [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?]
     };
-    let client = Client::try_new(destinations).map_err(io::Error::other)?;
+    let client = Client::try_new(destinations, tls).map_err(io::Error::other)?;
     let thread = std::thread::Builder::new().name("services".to_owned()).spawn(move || {
         let local = LocalSet::new();
         local.block_on(&runtime, async move {

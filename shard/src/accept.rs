@@ -1,6 +1,5 @@
 //! The accept loop and the shard's tick.
 
-use std::net::IpAddr;
 use std::net::TcpListener as StdListener;
 use std::rc::Rc;
 
@@ -10,10 +9,10 @@ use monoio::net::TcpStream;
 use tracing::error;
 use tracing::warn;
 
+use crate::client::Origin;
 use crate::conn;
 use crate::guard::Door;
 use crate::limits;
-use crate::rt::socket::Socket;
 use crate::rt::wait::Slot;
 use crate::rt::wait::Sweep;
 use crate::rt::wait::complete;
@@ -46,7 +45,9 @@ async fn accept(shard: Rc<Shard>, listener: StdListener, slot: Rc<Slot>, door: D
     };
     while shard.lifecycle.phase() == Phase::Running {
         match complete(&slot, listener.accept()).await {
-            Ok(Ok((stream, address))) => welcome(&shard, stream, address.ip().to_canonical(), door),
+            Ok(Ok((stream, address))) => {
+                welcome(&shard, stream, Origin { peer: address.ip().to_canonical(), door })
+            }
             Ok(Err(error)) => {
                 // Out of descriptors, most likely: wait a tick, so that connections may end.
                 warn!(shard = shard.index, %error, "cannot accept");
@@ -57,13 +58,13 @@ async fn accept(shard: Rc<Shard>, listener: StdListener, slot: Rc<Slot>, door: D
     }
 }
 
-fn welcome(shard: &Rc<Shard>, stream: TcpStream, peer: IpAddr, door: Door) {
-    let Some(permit) = shard.admit_connection(door) else { return };
+fn welcome(shard: &Rc<Shard>, stream: TcpStream, origin: Origin) {
+    let Some(permit) = shard.admit_connection(origin) else { return };
     // Without it, Nagle's algorithm holds back the small writes of a token stream.
     if let Err(error) = stream.set_nodelay(true) {
         warn!(shard = shard.index, %error, "cannot set TCP_NODELAY");
     }
-    monoio::spawn(conn::serve(Rc::clone(shard), Socket::Tcp(stream), peer, permit));
+    monoio::spawn(conn::serve(Rc::clone(shard), stream, origin, permit));
 }
 
 /// Housekeeping: time, deadlines, reports, idle worker connections, the lifecycle.

@@ -53,6 +53,8 @@ pub(crate) enum Failure {
     Stop(Stop),
     /// The worker's side did.
     Upstream(UpstreamFailure),
+    /// There is no TLS with the worker, for this reason.
+    Tls(&'static str),
     /// A kept connection turned out to be closed; nothing of an answer had come.
     Stale,
 }
@@ -173,9 +175,13 @@ impl Answer {
         match connection.stream.recv_spare(&mut self.bytes) {
             Ok(Received::Bytes(_)) => {}
             Ok(Received::WouldBlock) if !is_last => return Ok(None),
-            Ok(Received::WouldBlock | Received::End) | Err(_) => {
-                let is_untouched =
-                    self.bytes.is_empty() && self.interim_left == limits::INTERIM_RESPONSES_MAX;
+            failed @ (Ok(Received::WouldBlock | Received::End) | Err(_)) => {
+                // An HTTP/2 worker that broke off a request has looked at it, unlike one that refused it.
+                let is_broken_off =
+                    failed.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionAborted);
+                let is_untouched = !is_broken_off
+                    && self.bytes.is_empty()
+                    && self.interim_left == limits::INTERIM_RESPONSES_MAX;
                 return Err(match (is_untouched && connection.is_reused, is_last) {
                     (true, _) => Failure::Stale,
                     (false, true) => Failure::Upstream(UpstreamFailure::Send),

@@ -27,6 +27,8 @@ pub(crate) struct Client<'a> {
     /// Its address; IPv4 as such on a listener for both.
     pub(crate) peer: IpAddr,
     pub(crate) slot: &'a Slot,
+    /// Nothing has been asked on this connection yet: it may still turn out to speak HTTP/2.
+    pub(crate) is_fresh: bool,
     /// Through which listener it came.
     pub(crate) door: Door,
     /// Bytes read behind the last request: the start of a pipelined one.
@@ -42,6 +44,15 @@ pub(crate) struct Client<'a> {
     watching: Watching,
 }
 
+/// Where a client comes from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Origin {
+    /// Its address; IPv4 as such on a listener for both.
+    pub(crate) peer: IpAddr,
+    /// The listener.
+    pub(crate) door: Door,
+}
+
 /// What becomes of a connection after an exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
@@ -49,22 +60,25 @@ pub(crate) enum Next {
     KeepAlive,
     /// It is closed.
     Close,
+    /// The connection speaks HTTP/2; what it has said is in `early`.
+    Http2,
 }
 
 // === impl Client ===
 
 impl<'a> Client<'a> {
     /// A client about whom nothing is known yet.
-    pub(crate) fn new(stream: &'a Socket, peer: IpAddr, slot: &'a Slot) -> Self {
+    pub(crate) fn new(stream: &'a Socket, Origin { peer, door }: Origin, slot: &'a Slot) -> Self {
         Self {
             stream,
             peer,
             slot,
+            is_fresh: true,
             early: Vec::new(),
             early_bytes: 0,
             deadline_ms: 0,
             token_deadline_ms: 0,
-            door: Door::Main,
+            door,
             watching: Watching::Yes,
         }
     }

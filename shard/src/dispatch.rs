@@ -1,8 +1,6 @@
 //! Attempts: sends a request to the chosen worker and waits for the head of its answer; tries another worker as long
 //! as the client has not been sent a token.
 
-use std::io::ErrorKind;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
@@ -15,7 +13,6 @@ use fleet::snapshot::Worker;
 use fleet::stats::BACKOFFS_TOLD_APART;
 use fleet::stats::UpstreamFailure;
 use fleet::stats::status_index;
-use monoio::net::TcpStream;
 use tracing::debug;
 use wire::ResponseFraming;
 
@@ -24,19 +21,17 @@ use crate::ask::Failure;
 use crate::ask::Outgoing;
 use crate::ask::ask;
 use crate::client::Client;
+use crate::dial::connect;
 use crate::finish::Trace;
-use crate::limits;
 use crate::limits::HEAD_LIMITS;
 use crate::port::Ports;
 use crate::retry;
 use crate::route;
 use crate::route::Input;
 use crate::route::Leg;
-use crate::rt::socket::Socket;
 use crate::rt::wait::Readiness;
 use crate::state::Shard;
 use crate::stop::Stop;
-use crate::upstream::Connection;
 
 /// An attempt that did not serve the client, and may be followed by another.
 #[derive(Debug)]
@@ -108,6 +103,7 @@ pub(crate) async fn run(
                 return Err(stop);
             }
             Err(Failure::Upstream(failure)) => Setback::of_failure(shard, leg, failure),
+            Err(Failure::Tls(reason)) => Setback::of_tls(shard, leg, reason),
             // A fresh connection is never stale; if it were, the worker would have closed it early.
             Err(Failure::Stale) => Setback::of_failure(shard, leg, UpstreamFailure::Head),
         });
@@ -202,6 +198,15 @@ impl Setback {
         Self { cause, retry_after: Duration::ZERO }
     }
 
+    /// Counts a worker that there is no TLS with, and says why.
+    fn of_tls(shard: &Rc<Shard>, leg: &mut Leg, reason: &str) -> Self {
+        let mut setback = Self::of_failure(shard, leg, UpstreamFailure::Tls);
+        if let Cause::Failed(_, error) = &mut setback.cause {
+            error.message = format!("{}: {reason}", error.message).into();
+        }
+        setback
+    }
+
     /// Looks whether an answer is one to try another worker for; else gives it back.
     fn of_answer(shard: &Rc<Shard>, leg: &mut Leg, answered: Answered) -> Result<Answered, Self> {
         let bytes = &answered.buf[..answered.head_len];
@@ -225,7 +230,8 @@ impl Setback {
         use UpstreamFailure::Connect;
         use UpstreamFailure::ConnectTimeout;
         use UpstreamFailure::Local;
-        matches!(self.cause, Cause::Failed(Connect | ConnectTimeout | Local, _))
+        use UpstreamFailure::Tls;
+        matches!(self.cause, Cause::Failed(Connect | ConnectTimeout | Local | Tls, _))
     }
 
     /// Another worker is asked: keeps the connection of this one if its answer has come whole.
@@ -281,19 +287,6 @@ pub(crate) fn note_failure(shard: &Rc<Shard>, leg: &mut Leg, failure: UpstreamFa
     }
 }
 
-/// Whose fault it is that a connection could not be made: the worker's, or our own want of descriptors, ports or
-/// memory, which says nothing about the worker.
-fn connect_failure(error: &std::io::Error) -> UpstreamFailure {
-    match error.kind() {
-        ErrorKind::ConnectionRefused
-        | ErrorKind::ConnectionReset
-        | ErrorKind::HostUnreachable
-        | ErrorKind::NetworkUnreachable
-        | ErrorKind::TimedOut => UpstreamFailure::Connect,
-        _ => UpstreamFailure::Local,
-    }
-}
-
 /// Counts an exchange that ran out of time, if that is what `error` says.
 pub(crate) fn note_timeout(shard: &Rc<Shard>, leg: &mut Leg, error: &ApiError) {
     if error.code == ErrorCode::UpstreamTimeout {
@@ -308,6 +301,7 @@ pub(crate) fn failure_error(failure: UpstreamFailure, worker: &Worker) -> ApiErr
         UpstreamFailure::Local => {
             (ErrorCode::UpstreamConnect, format!("no means left to connect to worker {url}"))
         }
+        UpstreamFailure::Tls => (ErrorCode::UpstreamConnect, format!("no TLS connection to worker {url}")),
         UpstreamFailure::ConnectTimeout => {
             (ErrorCode::UpstreamTimeout, format!("connecting to worker {url} took too long"))
         }
@@ -336,7 +330,7 @@ async fn attempt(
     worker: &Worker,
     request_id: &str,
 ) -> Result<Answered, Failure> {
-    let kept = shard.upstreams.borrow_mut().checkout(worker);
+    let kept = shard.upstreams.borrow_mut().checkout(worker, shard.clock.coarse_ms());
     if let Some(connection) = kept {
         shard.stats.upstream_reuses_total.add(1);
         match ask(shard, client, watch.as_mut(), outgoing, (worker, request_id), connection).await {
@@ -344,40 +338,6 @@ async fn attempt(
             done => return done,
         }
     }
-    let connection = connect(shard, client, watch.as_mut(), &worker.addresses).await?;
+    let connection = connect(shard, client, watch.as_mut(), worker).await?;
     ask(shard, client, watch, outgoing, (worker, request_id), connection).await
-}
-
-async fn connect(
-    shard: &Rc<Shard>,
-    client: &mut Client<'_>,
-    mut watch: Pin<&mut dyn Readiness>,
-    addresses: &[SocketAddr],
-) -> Result<Connection, Failure> {
-    let mut failure = UpstreamFailure::Connect;
-    for &address in addresses.iter().take(limits::ADDRESSES_TRIED_MAX) {
-        client.shorten_deadline(shard.clock.deadline_ms(shard.config.connect_timeout));
-        shard.stats.upstream_connects_total.add(1);
-        let connected = client.beside(watch.as_mut(), TcpStream::connect_addr(address)).await;
-        client.restore_deadline();
-        match connected {
-            Ok(Ok(stream)) => {
-                // Only latency is lost if this fails.
-                let _ = stream.set_nodelay(true);
-                return Ok(Connection { stream: Socket::Tcp(stream), address, is_reused: false });
-            }
-            Ok(Err(error)) => {
-                debug!(%address, %error, "cannot connect");
-                failure = connect_failure(&error);
-            }
-            Err(Stop::Reject(error))
-                if error.code == ErrorCode::UpstreamTimeout
-                    && !client.is_overdue(shard.clock.coarse_ms()) =>
-            {
-                failure = UpstreamFailure::ConnectTimeout;
-            }
-            Err(stop) => return Err(Failure::Stop(stop)),
-        }
-    }
-    Err(Failure::Upstream(failure))
 }

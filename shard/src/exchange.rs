@@ -31,6 +31,7 @@ use crate::finish::Trace;
 use crate::guard;
 use crate::guard::Caller;
 use crate::guard::Door;
+use crate::http2;
 use crate::intake;
 use crate::intake::Body;
 use crate::intake::BodyPlan;
@@ -86,6 +87,11 @@ async fn serve(
         Ok(None) => return Next::KeepAlive,
         Err(stop) => return refuse_unread(shard, client, watch, stop).await,
     };
+    if client.is_fresh && http2::is_preface(buf) {
+        client.early = std::mem::take(buf);
+        return Next::Http2;
+    }
+    client.is_fresh = false;
     let started = shard.clock.now();
     let mut body = None;
     let mut trace = None;

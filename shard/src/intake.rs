@@ -28,6 +28,19 @@ pub(crate) enum Body {
     Decoded { bytes: Vec<u8>, end: usize },
 }
 
+/// Whether a request may begin so: with the letters of a method, behind empty lines at most (RFC 9112 §2.2).
+///
+/// What cannot become a request, such as TLS on a plain port, is told so at once instead of being waited for.
+fn may_begin(buf: &[u8]) -> bool {
+    let first = buf.iter().find(|byte| !matches!(byte, b'\r' | b'\n'));
+    first.is_none_or(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte))
+}
+
+fn must_begin(buf: &[u8]) -> Result<(), Stop> {
+    let no_http = || Stop::reject(ErrorCode::MalformedRequest, "malformed request: this is no HTTP");
+    may_begin(buf).then_some(()).ok_or_else(no_http)
+}
+
 /// Reads until `buf` holds a complete head and returns its length; none if there was nothing to read after all.
 pub(crate) async fn head(
     shard: &Rc<Shard>,
@@ -43,6 +56,7 @@ pub(crate) async fn head(
         if let Some(end) = wire::head_end(buf, 0) {
             return within_limit(end).map(Some);
         }
+        must_begin(buf)?;
         searched = buf.len();
     }
     loop {
@@ -70,6 +84,7 @@ pub(crate) async fn head(
         if let Some(end) = wire::head_end(buf, searched) {
             return within_limit(end).map(Some);
         }
+        must_begin(buf)?;
         searched = buf.len();
         within_limit(searched)?;
     }
@@ -118,6 +133,23 @@ pub(crate) fn body_at_hand(plan: &BodyPlan, buf: &[u8]) -> Result<Option<Body>, 
     }
 }
 
+/// How fast a body comes: one that keeps coming, byte by byte, would hold its memory for as long as it likes.
+#[derive(Clone, Copy, Debug)]
+struct Rate {
+    begun_ms: u64,
+    /// Least bytes per second after the grace; 0 for no bound.
+    min: u64,
+    received: u64,
+}
+
+impl Rate {
+    fn is_too_slow(&self, now_ms: u64) -> bool {
+        let counted_ms =
+            now_ms.saturating_sub(self.begun_ms).saturating_sub(limits::BODY_RATE_GRACE.as_millis() as u64);
+        self.received.saturating_mul(1000) < counted_ms.saturating_mul(self.min)
+    }
+}
+
 /// Reads the rest of the body.
 pub(crate) async fn body(
     shard: &Rc<Shard>,
@@ -129,13 +161,20 @@ pub(crate) async fn body(
     if plan.expect_continue && buf.len() == plan.head_len {
         client.send(shard, b"HTTP/1.1 100 Continue\r\n\r\n", b"").await.map_err(|_| Stop::Gone)?;
     }
+    let mut rate = Rate {
+        begun_ms: shard.clock.coarse_ms(),
+        min: shard.config.body_rate_min,
+        received: buf.len() as u64,
+    };
     match plan.framing {
         RequestFraming::None => Ok(Body::Plain(0)),
         RequestFraming::Length(length) => {
             let length = within_payload(length, plan.bytes_max)?;
-            sized(shard, client, watch, plan.head_len + length, buf).await.map(|()| Body::Plain(length))
+            sized(shard, client, watch, (plan.head_len + length, &mut rate), buf)
+                .await
+                .map(|()| Body::Plain(length))
         }
-        RequestFraming::Chunked => chunked(shard, client, watch, plan, buf).await,
+        RequestFraming::Chunked => chunked(shard, client, watch, (plan, &mut rate), buf).await,
     }
 }
 
@@ -151,7 +190,7 @@ async fn sized(
     shard: &Rc<Shard>,
     client: &mut Client<'_>,
     mut watch: Pin<&mut dyn Readiness>,
-    total: usize,
+    (total, rate): (usize, &mut Rate),
     buf: &mut Vec<u8>,
 ) -> Result<(), Stop> {
     // Memory follows what has arrived, doubling, so that a length alone reserves little; prompts of common size
@@ -163,7 +202,7 @@ async fn sized(
         if buf.capacity() == buf.len() {
             buf.reserve_exact((total - buf.len()).min(buf.len()));
         }
-        more(shard, client, watch.as_mut(), buf).await?;
+        more(shard, client, watch.as_mut(), rate, buf).await?;
     }
     Ok(())
 }
@@ -172,7 +211,7 @@ async fn chunked(
     shard: &Rc<Shard>,
     client: &mut Client<'_>,
     mut watch: Pin<&mut dyn Readiness>,
-    plan: &BodyPlan,
+    (plan, rate): (&BodyPlan, &mut Rate),
     buf: &mut Vec<u8>,
 ) -> Result<Body, Stop> {
     let mut decoder = ChunkedDecoder::new();
@@ -201,7 +240,7 @@ async fn chunked(
         // What was decoded is not needed again; the head is.
         buf.truncate(plan.head_len);
         buf.reserve(limits::BUFFER_BYTES);
-        more(shard, client, watch.as_mut(), buf).await?;
+        more(shard, client, watch.as_mut(), rate, buf).await?;
     }
 }
 
@@ -210,13 +249,18 @@ async fn more(
     shard: &Rc<Shard>,
     client: &mut Client<'_>,
     mut watch: Pin<&mut dyn Readiness>,
+    rate: &mut Rate,
     buf: &mut Vec<u8>,
 ) -> Result<(), Stop> {
+    if rate.is_too_slow(shard.clock.coarse_ms()) {
+        return Err(Stop::reject(ErrorCode::RequestTimeout, "the request body comes too slowly"));
+    }
     client.shorten_deadline(shard.clock.deadline_ms(shard.config.body_timeout));
     loop {
         match client.stream.recv_spare(buf) {
             Ok(Received::Bytes(n)) => {
                 shard.stats.received_bytes_total.add(n as u64);
+                rate.received += n as u64;
                 return Ok(());
             }
             Ok(Received::WouldBlock) => {}
@@ -231,6 +275,33 @@ async fn more(
                 ));
             }
             Err(_) => return Err(Stop::Gone),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_may_be_slow_for_a_moment_only() {
+        let grace_ms = limits::BODY_RATE_GRACE.as_millis() as u64;
+        let rate = |received| Rate { begun_ms: 1000, min: 100, received };
+        assert!(!rate(0).is_too_slow(1000 + grace_ms));
+        assert!(rate(0).is_too_slow(1001 + grace_ms));
+        assert!(!rate(500).is_too_slow(6000 + grace_ms));
+        assert!(rate(499).is_too_slow(6000 + grace_ms));
+        assert!(!Rate { min: 0, ..rate(0) }.is_too_slow(u64::MAX));
+        assert!(!rate(0).is_too_slow(0), "time does not run backwards");
+    }
+
+    #[test]
+    fn only_what_may_be_a_request_is_waited_for() {
+        for begun in [&b""[..], b"\r\n", b"\r\nG", b"POST", b"patch ", b"~x"] {
+            assert!(may_begin(begun), "{begun:?}");
+        }
+        for begun in [&b"\x16\x03\x01"[..], b"\r\n\0", b" GET", b"{", b"\xffGET", b"\"", b"("] {
+            assert!(!may_begin(begun), "{begun:?}");
         }
     }
 }

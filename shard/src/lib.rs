@@ -18,12 +18,14 @@ mod ask;
 mod client;
 mod clock;
 mod conn;
+mod dial;
 mod dispatch;
 mod encode;
 mod exchange;
 mod explain;
 mod finish;
 pub mod guard;
+mod http2;
 mod intake;
 mod limits;
 pub mod listen;
@@ -56,9 +58,12 @@ use fleet::breaker::BreakerRules;
 use fleet::budget::RetryBudget;
 use fleet::cell::Lifecycle;
 use fleet::decision::DecisionRing;
+use fleet::peers::PeerCounts;
 use fleet::report::Report;
 use fleet::snapshot::Snapshot;
 use fleet::stats::ShardStats;
+use rustls::ClientConfig;
+use rustls::ServerConfig;
 
 use crate::guard::Guard;
 use crate::retry::RetryRules;
@@ -95,6 +100,14 @@ pub struct ShardConfig {
     pub keep_alive_timeout: Duration,
     /// Headers that may carry a request id, lower case; the first present wins (`--request-id-headers`).
     pub request_id_headers: Vec<String>,
+    /// Connections by client address, if there is a bound (`--max-connections-per-address`).
+    pub peers: Option<Arc<PeerCounts>>,
+    /// Least bytes of a body per second after a moment of grace; 0 for no bound (`--min-body-rate`).
+    pub body_rate_min: u64,
+    /// TLS towards clients; plain connections without it.
+    pub tls: Option<Arc<ServerConfig>>,
+    /// TLS towards workers whose URL says so.
+    pub worker_tls: Arc<ClientConfig>,
     /// How often a request is tried.
     pub retry: RetryRules,
     /// When a worker gets no more requests because too many failed; none for never (`--disable-circuit-breaker`).

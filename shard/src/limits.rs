@@ -11,6 +11,9 @@ pub(crate) const HEADERS_MAX: usize = 100;
 /// The same, for the head parsers.
 pub(crate) const HEAD_LIMITS: HeadLimits =
     HeadLimits { head_bytes_max: HEAD_BYTES_MAX, headers_max: HEADERS_MAX };
+/// The same, for heads that we wrote ourselves: a peer's, with what we add to it.
+pub(crate) const OWN_HEAD_LIMITS: HeadLimits =
+    HeadLimits { head_bytes_max: 2 * HEAD_BYTES_MAX, headers_max: wire::limits::HEADERS_CAP };
 /// A fresh read buffer: holds a short chat with its head in one piece.
 pub(crate) const BUFFER_BYTES: usize = 16 * 1024;
 /// Read buffers a shard keeps for reuse.
@@ -66,6 +69,41 @@ pub(crate) const TOKEN_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) const AUDIT_CHARACTERS_MAX: usize = 1024;
 /// Longest client-sent request id that is taken over.
 pub(crate) const REQUEST_ID_BYTES_MAX: usize = 256;
+
+/// Bytes encrypted for one connection and not yet taken by the kernel: one send of a stream, as `STREAM_READ_BYTES`.
+pub(crate) const TLS_SEND_BYTES_MAX: usize = 64 * 1024;
+
+/// Streams of one HTTP/2 connection at once: a client with hundreds of chats under way needs one connection.
+pub(crate) const HTTP2_STREAMS_MAX: u32 = 512;
+/// Body bytes a peer may send on one stream before they are taken: a prompt of common size arrives without a pause.
+pub(crate) const HTTP2_STREAM_WINDOW_BYTES: u32 = 256 * 1024;
+/// The same over all streams of a connection; so much a connection may cost while its streams wait.
+pub(crate) const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+/// Streams of one connection to a worker at once; beyond it another connection is made.
+pub(crate) const HTTP2_WORKER_STREAMS_MAX: usize = 256;
+/// HTTP/2 connections of a shard to one worker; beyond them streams share, and wait for each other.
+pub(crate) const HTTP2_WORKER_CONNECTIONS_MAX: usize = 4;
+/// Answer bytes a worker may send on one stream before its client has taken them.
+pub(crate) const HTTP2_WORKER_STREAM_WINDOW_BYTES: u32 = 128 * 1024;
+/// The same over all streams of a connection: as much as they may have each, so that clients which do not read never
+/// stop the streams of others.
+pub(crate) const HTTP2_WORKER_CONNECTION_WINDOW_BYTES: u32 =
+    HTTP2_WORKER_STREAMS_MAX as u32 * HTTP2_WORKER_STREAM_WINDOW_BYTES;
+/// Answer bytes of a stream handed over and not yet sent.
+pub(crate) const HTTP2_SEND_BUFFER_BYTES_MAX: usize = 64 * 1024;
+/// Bytes between a stream and its exchange, in each direction.
+pub(crate) const HTTP2_PIPE_BYTES_MAX: usize = 64 * 1024;
+/// Room set aside for a head in the form of HTTP/1.1; it grows beyond.
+pub(crate) const HTTP2_HEAD_BYTES: usize = 512;
+/// Streams that were reset and are remembered, so that frames still on their way are no error.
+pub(crate) const HTTP2_RESET_STREAMS_MAX: usize = 64;
+/// Streams that a client opened and reset before they were looked at: more is a flood (CVE-2023-44487).
+pub(crate) const HTTP2_PENDING_RESETS_MAX: usize = 32;
+/// Streams of one connection that may be reset for a client's errors: more is a flood (CVE-2025-8671).
+pub(crate) const HTTP2_STREAM_ERRORS_MAX: usize = 256;
+
+/// Time a request body has before its rate counts.
+pub(crate) const BODY_RATE_GRACE: Duration = Duration::from_secs(5);
 
 /// Longest value of a header that routing takes for a key.
 pub(crate) const ROUTING_KEY_BYTES_MAX: usize = 4096;

@@ -37,7 +37,7 @@ use crate::relay::pass::Held;
 use crate::relay::pass::HoldError;
 use crate::relay::pass::Opening;
 use crate::relay::pass::Passage;
-use crate::relay::stream::BodyDecoder;
+pub(crate) use crate::relay::stream::BodyDecoder;
 use crate::relay::stream::Kind;
 use crate::relay::stream::Relay;
 use crate::respond::Connection;

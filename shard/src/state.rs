@@ -13,6 +13,8 @@ use fleet::admission::Gate;
 use fleet::budget::RetryBudget;
 use fleet::cell::Lifecycle;
 use fleet::decision::DecisionRing;
+use fleet::peers::Admission;
+use fleet::peers::Slot;
 use fleet::snapshot::Fleet;
 use fleet::snapshot::Snapshot;
 use fleet::stats::ShardStats;
@@ -24,6 +26,7 @@ use rand::rngs::SmallRng;
 use crate::ShardConfig;
 use crate::Shared;
 use crate::admit::Queue;
+use crate::client::Origin;
 use crate::clock::Clock;
 use crate::guard::Door;
 use crate::limits;
@@ -172,9 +175,9 @@ impl Shard {
         id
     }
 
-    /// Counts a client connection, unless the shard has its fill.
-    pub(crate) fn admit_connection(self: &Rc<Self>, door: Door) -> Option<ConnectionPermit> {
-        let spare = match door {
+    /// Counts a client connection, unless the shard or its address has its fill.
+    pub(crate) fn admit_connection(self: &Rc<Self>, origin: Origin) -> Option<ConnectionPermit> {
+        let spare = match origin.door {
             Door::Main => 0,
             Door::Admin => limits::ADMIN_CONNECTIONS_SPARE,
         };
@@ -182,10 +185,20 @@ impl Shard {
             self.stats.connections_refused_total.add(1);
             return None;
         }
+        let admission =
+            self.config.peers.as_ref().map_or(Admission::Uncounted, |peers| peers.enter(origin.peer));
+        let slot = match admission {
+            Admission::Counted(slot) => Some(slot),
+            Admission::Uncounted => None,
+            Admission::Refused => {
+                self.stats.connections_over_address_total.add(1);
+                return None;
+            }
+        };
         self.connections.set(self.connections.get() + 1);
         self.stats.connections_active.add(1);
         self.stats.connections_total.add(1);
-        Some(ConnectionPermit { shard: Rc::clone(self), door })
+        Some(ConnectionPermit { shard: Rc::clone(self), slot })
     }
 
     /// Client connections open now.
@@ -197,12 +210,15 @@ impl Shard {
 /// One counted client connection; dropping it counts it out.
 pub(crate) struct ConnectionPermit {
     shard: Rc<Shard>,
-    /// Through which listener it came.
-    pub(crate) door: Door,
+    /// Where its address is counted.
+    slot: Option<Slot>,
 }
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
+        if let (Some(peers), Some(slot)) = (&self.shard.config.peers, &self.slot) {
+            peers.leave(slot);
+        }
         self.shard.connections.set(self.shard.connections.get() - 1);
         self.shard.stats.connections_active.sub(1);
     }

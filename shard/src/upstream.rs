@@ -1,4 +1,4 @@
-//! Connections to workers: one keep-alive pool per worker, on this shard alone.
+//! Connections to workers: one keep-alive pool per worker, on this shard alone; over HTTP/2, a few that are shared.
 
 use std::net::SocketAddr;
 
@@ -6,6 +6,7 @@ use fleet::id::WorkerId;
 use fleet::snapshot::Fleet;
 use fleet::snapshot::Worker;
 
+use crate::http2::Multiplexed;
 use crate::limits;
 use crate::rt::socket::Received;
 use crate::rt::socket::Socket;
@@ -32,6 +33,17 @@ struct WorkerPool {
     generation: u32,
     /// Most recently used last: taken from the end, so that the excess ages at the front.
     idle: Vec<Idle>,
+    /// Over HTTP/2: connections that carry streams, or may.
+    shared: Vec<Shared>,
+}
+
+/// An HTTP/2 connection.
+#[derive(Debug)]
+struct Shared {
+    connection: Multiplexed,
+    address: SocketAddr,
+    /// When it last began a stream.
+    since_ms: u64,
 }
 
 /// The pools, by worker index.
@@ -45,10 +57,15 @@ impl Upstreams {
     ///
     /// Every one is looked at first, however short it was idle: bytes that nobody asked for would be taken for the
     /// answer to the next request, and every later answer would go to the wrong client.
-    pub(crate) fn checkout(&mut self, worker: &Worker) -> Option<Connection> {
+    pub(crate) fn checkout(&mut self, worker: &Worker, now_ms: u64) -> Option<Connection> {
         let pool = self.pools.get_mut(worker.id.index as usize)?;
         if pool.generation != worker.id.generation {
             return None;
+        }
+        if let Some(shared) = pool.share(worker) {
+            shared.since_ms = now_ms;
+            let stream = shared.connection.open();
+            return Some(Connection { stream, address: shared.address, is_reused: true });
         }
         while let Some(Idle { stream, address, .. }) = pool.idle.pop() {
             if worker.addresses.contains(&address) && is_open(&stream) {
@@ -60,17 +77,39 @@ impl Upstreams {
 
     /// Keeps a connection for the next request to the same worker.
     pub(crate) fn checkin(&mut self, worker: WorkerId, connection: Connection, now_ms: u64) {
+        let pool = self.pool(worker);
+        if pool.idle.len() < limits::UPSTREAM_IDLE_PER_WORKER_MAX {
+            pool.idle.push(Idle { stream: connection.stream, address: connection.address, since_ms: now_ms });
+        }
+    }
+
+    /// Takes over an HTTP/2 connection, of which the first stream is returned.
+    pub(crate) fn adopt(
+        &mut self,
+        worker: WorkerId,
+        address: SocketAddr,
+        connection: Multiplexed,
+        now_ms: u64,
+    ) -> Socket {
+        let stream = connection.open();
+        let pool = self.pool(worker);
+        // Many requests that came at once may each have made one: those beyond the bound end with their stream.
+        if pool.shared.len() < limits::HTTP2_WORKER_CONNECTIONS_MAX {
+            pool.shared.push(Shared { connection, address, since_ms: now_ms });
+        }
+        stream
+    }
+
+    fn pool(&mut self, worker: WorkerId) -> &mut WorkerPool {
         let index = worker.index as usize;
         if self.pools.len() <= index {
             self.pools.resize_with(index + 1, WorkerPool::default);
         }
         let pool = &mut self.pools[index];
         if pool.generation != worker.generation {
-            *pool = WorkerPool { generation: worker.generation, idle: Vec::new() };
+            *pool = WorkerPool { generation: worker.generation, ..WorkerPool::default() };
         }
-        if pool.idle.len() < limits::UPSTREAM_IDLE_PER_WORKER_MAX {
-            pool.idle.push(Idle { stream: connection.stream, address: connection.address, since_ms: now_ms });
-        }
+        pool
     }
 
     /// Closes what the worker has closed, what is too old, and all that belongs to workers that have left.
@@ -79,20 +118,41 @@ impl Upstreams {
             let id = WorkerId { index: index as u32, generation: pool.generation };
             let Some(worker) = fleet.worker(id) else {
                 pool.idle = Vec::new();
+                pool.shared = Vec::new();
                 continue;
             };
-            let is_young = |idle: &Idle| {
-                u128::from(now_ms.saturating_sub(idle.since_ms)) < limits::UPSTREAM_IDLE_MAX.as_millis()
+            let is_young = |since_ms: u64| {
+                u128::from(now_ms.saturating_sub(since_ms)) < limits::UPSTREAM_IDLE_MAX.as_millis()
             };
             pool.idle.retain(|idle| {
-                is_young(idle) && worker.addresses.contains(&idle.address) && is_open(&idle.stream)
+                is_young(idle.since_ms) && worker.addresses.contains(&idle.address) && is_open(&idle.stream)
+            });
+            pool.shared.retain_mut(|shared| {
+                (is_young(shared.since_ms) || shared.connection.streams() > 0)
+                    && worker.addresses.contains(&shared.address)
+                    && shared.connection.is_open()
             });
         }
     }
 
     /// Idle connections kept, over all workers.
     pub(crate) fn idle(&self) -> usize {
-        self.pools.iter().map(|pool| pool.idle.len()).sum()
+        let is_idle = |shared: &&Shared| shared.connection.streams() == 0;
+        self.pools.iter().map(|pool| pool.idle.len() + pool.shared.iter().filter(is_idle).count()).sum()
+    }
+}
+
+// === impl WorkerPool ===
+
+impl WorkerPool {
+    /// The HTTP/2 connection for the next stream; none when another is better made.
+    fn share(&mut self, worker: &Worker) -> Option<&mut Shared> {
+        self.shared
+            .retain_mut(|shared| worker.addresses.contains(&shared.address) && shared.connection.is_open());
+        let is_full = self.shared.len() >= limits::HTTP2_WORKER_CONNECTIONS_MAX;
+        // The least busy one: of several that are full, the one with the shortest wait.
+        let least = self.shared.iter_mut().min_by_key(|shared| shared.connection.streams())?;
+        (least.connection.has_room() || is_full).then_some(least)
     }
 }
 

@@ -16,6 +16,8 @@ struct ServerInfo<'a> {
     routers_count: usize,
     workers_count: usize,
     version: &'a str,
+    /// In the word of SGLang's engines: a gateway before this one speaks HTTP/2 to it.
+    enable_http2: bool,
     policy: &'a str,
     shards: usize,
     uptime_secs: u64,
@@ -44,6 +46,7 @@ pub(crate) fn info(state: &State, now: Duration) -> AdminReply {
             routers_count: 1,
             workers_count: state.registry.registered_count(),
             version: state.config.version,
+            enable_http2: true,
             policy: state.config.rules.default.name(),
             shards: state.config.shards,
             uptime_secs: now.as_secs(),

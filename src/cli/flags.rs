@@ -1,6 +1,7 @@
 //! Every flag that works, in groups, each with its default.
 
 mod admission;
+mod edge;
 mod reliability;
 pub(crate) mod security;
 
@@ -10,6 +11,8 @@ use clap::Args;
 use fleet::rules::CacheAware;
 use policy::Policy;
 
+pub(crate) use self::edge::ClientFlags;
+pub(crate) use self::edge::TlsFlags;
 pub(crate) use self::reliability::BreakerFlags;
 pub(crate) use self::reliability::RetryFlags;
 pub(crate) use crate::cli::flags::admission::AdmissionFlags;
@@ -25,6 +28,8 @@ pub(crate) struct LaunchFlags {
     #[command(flatten)]
     pub(crate) listen: ListenFlags,
     #[command(flatten)]
+    pub(crate) tls: TlsFlags,
+    #[command(flatten)]
     pub(crate) workers: WorkerFlags,
     #[command(flatten)]
     pub(crate) routing: RoutingFlags,
@@ -38,6 +43,8 @@ pub(crate) struct LaunchFlags {
     pub(crate) breakers: BreakerFlags,
     #[command(flatten)]
     pub(crate) limits: LimitFlags,
+    #[command(flatten)]
+    pub(crate) clients: ClientFlags,
     #[command(flatten)]
     pub(crate) security: SecurityFlags,
     #[command(flatten)]
@@ -73,7 +80,7 @@ pub(crate) struct ListenFlags {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Workers")]
 pub(crate) struct WorkerFlags {
-    /// Worker URLs, any number of them: http://host:port
+    /// Worker URLs, any number of them: http://host:port or https://host:port
     #[arg(long, num_args = 0.., value_name = "URL")]
     pub(crate) worker_urls: Vec<String>,
     /// Kind of engine behind the workers; only sglang (any OpenAI-compatible HTTP server) works

@@ -2,10 +2,7 @@
 
 /// Flags of SGLang's router (both front ends) that are known and not built.
 const UNBUILT: &[&str] = &[
-    "--ca-cert-paths",
     "--chat-template",
-    "--client-cert-path",
-    "--client-key-path",
     "--decode",
     "--decode-policy",
     "--decode-selector",
@@ -15,11 +12,6 @@ const UNBUILT: &[&str] = &[
     "--enable-trace",
     "--enable-wasm",
     "--history-backend",
-    "--jwt-audience",
-    "--jwt-issuer",
-    "--jwt-jwks-uri",
-    "--jwt-role-claim",
-    "--jwt-role-mapping",
     "--mcp-config-path",
     "--mesh-host",
     "--mesh-peer-urls",
@@ -60,8 +52,6 @@ const UNBUILT: &[&str] = &[
     "--service-discovery-port",
     "--tenant-rate-limit-config",
     "--tenant-rate-limit-enabled",
-    "--tls-cert-path",
-    "--tls-key-path",
     "--tokenizer-cache-enable-l0",
     "--tokenizer-cache-enable-l1",
     "--tokenizer-cache-l0-max-entries",

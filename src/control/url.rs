@@ -6,18 +6,23 @@ use std::net::Ipv4Addr;
 use std::net::Ipv6Addr;
 use std::net::SocketAddr;
 
+use fleet::snapshot::Transport;
+
 use crate::control::limits::WORKER_URL_BYTES_MAX;
 
 const HTTP_PORT: u16 = 80;
+const HTTPS_PORT: u16 = 443;
 
 /// A worker's address as registered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct WorkerUrl {
+    /// Whether it is `https://`.
+    pub(crate) is_tls: bool,
     /// Scheme and host in lower case, the port as given, no trailing slash.
     pub(crate) text: Box<str>,
     /// Host without brackets: a name or an IP address.
     pub(crate) host: Box<str>,
-    /// Port, 80 unless given.
+    /// Port, 80 or 443 unless given.
     pub(crate) port: u16,
     /// Value of a Host header.
     pub(crate) authority: Box<str>,
@@ -59,7 +64,7 @@ impl fmt::Display for UrlError {
         formatter.write_str(match self {
             Self::Empty => "it is empty",
             Self::TooLong => "it is too long",
-            Self::Scheme => "it must begin with http://",
+            Self::Scheme => "it must begin with http:// or https://",
             Self::NotSupported(scheme) => return write!(formatter, "{scheme} workers are not supported yet"),
             Self::NoHost => "it names no host",
             Self::UserInfo => "it must not carry a user name or password; give an API key instead",
@@ -92,12 +97,12 @@ impl WorkerUrl {
             return Err(UrlError::TooLong);
         }
         let (scheme, rest) = given.split_once("://").ok_or(UrlError::Scheme)?;
-        match scheme.to_ascii_lowercase().as_str() {
-            "http" => {}
-            "https" => return Err(UrlError::NotSupported("https://")),
+        let is_tls = match scheme.to_ascii_lowercase().as_str() {
+            "http" => false,
+            "https" => true,
             "grpc" | "grpcs" => return Err(UrlError::NotSupported("grpc://")),
             _ => return Err(UrlError::Scheme),
-        }
+        };
         let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
         if authority.contains('@') {
             return Err(UrlError::UserInfo);
@@ -106,9 +111,10 @@ impl WorkerUrl {
         let authority = authority.to_ascii_lowercase();
         let base_path = base_path(path)?;
         Ok(Self {
-            text: format!("http://{authority}{base_path}").into(),
+            is_tls,
+            text: format!("http{}://{authority}{base_path}", if is_tls { "s" } else { "" }).into(),
             host: host.to_ascii_lowercase().into(),
-            port: port.unwrap_or(HTTP_PORT),
+            port: port.unwrap_or(if is_tls { HTTPS_PORT } else { HTTP_PORT }),
             authority: authority.into(),
             base_path: base_path.into(),
         })
@@ -117,6 +123,15 @@ impl WorkerUrl {
     /// The address, if the host is one already and needs no look-up.
     pub(crate) fn literal_address(&self) -> Option<SocketAddr> {
         self.host.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, self.port))
+    }
+
+    /// How it is spoken to. Without TLS, HTTP/2 is spoken only if the worker is known to.
+    pub(crate) fn transport(&self, speaks_http2: bool) -> Transport {
+        match (self.is_tls, speaks_http2) {
+            (true, _) => Transport::Tls(self.host.clone()),
+            (false, true) => Transport::PlainHttp2,
+            (false, false) => Transport::Plain,
+        }
     }
 
     /// What two spellings of the same worker share.
@@ -201,6 +216,7 @@ mod tests {
         check("http://10.0.0.1:8000", "http://10.0.0.1:8000", "10.0.0.1:8000", "", 8000);
         check(" HTTP://Worker-1:8000/ ", "http://worker-1:8000", "worker-1:8000", "", 8000);
         check("http://a/v/Base//", "http://a/v/Base", "a", "/v/Base", 80);
+        check("HTTPS://A", "https://a", "a", "", 443);
         check("http://[::1]:9", "http://[::1]:9", "[::1]:9", "", 9);
         check("http://[fe80::1]", "http://[fe80::1]", "[fe80::1]", "", 80);
     }
@@ -240,7 +256,7 @@ mod tests {
             ("", UrlError::Empty),
             ("127.0.0.1:8000", UrlError::Scheme),
             ("ftp://a", UrlError::Scheme),
-            ("https://a", UrlError::NotSupported("https://")),
+            ("httpss://a", UrlError::Scheme),
             ("grpc://a:1", UrlError::NotSupported("grpc://")),
             ("http://", UrlError::NoHost),
             ("http://:80", UrlError::NoHost),

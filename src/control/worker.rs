@@ -229,14 +229,7 @@ impl Entry {
             emptied_version: 0,
             engine_costs: Vec::new(),
             target: target(&spec),
-            published: Arc::new(published(
-                id,
-                &spec,
-                addresses,
-                &cells,
-                SmallVec::new(),
-                (FULL_SHARE, false),
-            )),
+            published: Arc::new(published(id, &spec, addresses, &cells, SmallVec::new(), Said::default())),
             share_eighths: FULL_SHARE,
             cells,
             spec,
@@ -301,8 +294,12 @@ impl Entry {
     }
 
     fn publish(&mut self, addresses: Box<[SocketAddr]>, boards: SmallVec<[Arc<Board>; 1]>) {
-        let share = (self.share_eighths, self.metadata.dialect.can_continue());
-        self.published = Arc::new(published(self.id, &self.spec, addresses, &self.cells, boards, share));
+        let said = Said {
+            share_eighths: self.share_eighths,
+            speaks_http2: self.metadata.speaks_http2,
+            can_continue: self.metadata.dialect.can_continue(),
+        };
+        self.published = Arc::new(published(self.id, &self.spec, addresses, &self.cells, boards, said));
     }
 
     /// Gives it so much of its share of requests; true if it had another.
@@ -337,13 +334,26 @@ fn target(spec: &WorkerSpec) -> Arc<Target> {
     })
 }
 
+/// What has been found out about a worker since it was registered.
+struct Said {
+    share_eighths: u16,
+    speaks_http2: bool,
+    can_continue: bool,
+}
+
+impl Default for Said {
+    fn default() -> Self {
+        Self { share_eighths: FULL_SHARE, speaks_http2: false, can_continue: false }
+    }
+}
+
 fn published(
     id: WorkerId,
     spec: &WorkerSpec,
     addresses: Box<[SocketAddr]>,
     cells: &Arc<WorkerCells>,
     boards: SmallVec<[Arc<Board>; 1]>,
-    (share_eighths, can_continue): (u16, bool),
+    said: Said,
 ) -> Worker {
     let weight = Weight::of(spec.priority, spec.cost);
     Worker {
@@ -351,11 +361,12 @@ fn published(
         url: spec.url.text.clone(),
         host: spec.url.authority.clone(),
         base_path: spec.url.base_path.clone(),
+        transport: spec.url.transport(said.speaks_http2),
         addresses,
         authorization: authorization(spec),
-        weight: weight.eighths(share_eighths),
+        weight: weight.eighths(said.share_eighths),
         ring_weight: weight,
-        can_continue,
+        can_continue: said.can_continue,
         cells: Arc::clone(cells),
         boards,
     }

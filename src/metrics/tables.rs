@@ -337,7 +337,7 @@ pub(crate) fn prefix(sources: &Sources) -> Vec<MetricFamily> {
 /// What each shard carries.
 pub(crate) fn shards(sources: &Sources) -> Vec<MetricFamily> {
     type Column = (&'static str, &'static str, Kind, fn(&ShardStats) -> &Counter);
-    const COLUMNS: [Column; 8] = [
+    const COLUMNS: [Column; 10] = [
         ("smg_shard_connections_active", "Client connections open.", Kind::Gauge, |s| &s.connections_active),
         ("smg_shard_requests_active", "Requests in flight.", Kind::Gauge, |s| &s.requests_active),
         ("smg_shard_upstream_idle", "Idle connections to workers.", Kind::Gauge, |s| &s.upstream_idle),
@@ -347,6 +347,15 @@ pub(crate) fn shards(sources: &Sources) -> Vec<MetricFamily> {
         ("smg_shard_connections_refused_total", "Client connections over the cap.", Kind::Counter, |s| {
             &s.connections_refused_total
         }),
+        ("smg_shard_http2_streams_total", "Requests that came over HTTP/2.", Kind::Counter, |s| {
+            &s.http2_streams_total
+        }),
+        (
+            "smg_shard_connections_over_address_total",
+            "Client connections over the cap of their address.",
+            Kind::Counter,
+            |s| &s.connections_over_address_total,
+        ),
         ("smg_shard_upstream_connects_total", "New connections to workers.", Kind::Counter, |s| {
             &s.upstream_connects_total
         }),

@@ -12,6 +12,7 @@ use reqwest::dns::Name;
 use reqwest::dns::Resolve;
 use reqwest::dns::Resolving;
 use reqwest::header::AUTHORIZATION;
+use rustls::ClientConfig;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -43,9 +44,13 @@ impl Probe {
 // === impl Client ===
 
 impl Client {
-    pub(crate) fn try_new(destinations: Destinations) -> reqwest::Result<Self> {
+    pub(crate) fn try_new(destinations: Destinations, tls: &ClientConfig) -> reqwest::Result<Self> {
+        // HTTP/1.1 is all that is needed here.
+        let mut tls = tls.clone();
+        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
         // Connections are not kept: a check on a kept connection would not notice a worker that takes no new ones.
         let http = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls)
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .pool_max_idle_per_host(0)

@@ -33,7 +33,9 @@ const SGLANG: fake_worker::Table = &[
 
 fn services() -> (ServicesHandle, Receiver<Event>) {
     let (results, inbox) = crossbeam_channel::bounded(1);
-    let (handle, _thread) = spawn(results, Destinations::Usual, Vec::new()).expect("a thread");
+    let (handle, _thread) =
+        spawn(results, Destinations::Usual, &crate::tls::client(&[], None).expect("no files"), Vec::new())
+            .expect("a thread");
     (handle, inbox)
 }
 
@@ -192,7 +194,9 @@ fn the_thread_ends_with_its_handle_and_runs_extra_tasks_until_then() {
             std::future::pending::<()>().await;
         })
     });
-    let (handle, thread) = spawn(results, Destinations::Usual, vec![extra]).expect("a thread");
+    let (handle, thread) =
+        spawn(results, Destinations::Usual, &crate::tls::client(&[], None).expect("no files"), vec![extra])
+            .expect("a thread");
     is_started.recv_timeout(PATIENCE).expect("the extra task runs");
     drop(handle);
     thread.join().expect("it ends in order");

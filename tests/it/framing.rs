@@ -57,7 +57,6 @@ fn malformed() -> Vec<(&'static str, Vec<u8>, u16)> {
         ("a control byte in the target", b"GET /hea\x01lth HTTP/1.1\r\nhost: a\r\n\r\n".to_vec(), 400),
         ("no target", b"GET HTTP/1.1\r\nhost: a\r\n\r\n".to_vec(), 400),
         ("another version", b"GET /health HTTP/2.0\r\nhost: a\r\n\r\n".to_vec(), 505),
-        ("the preface of HTTP/2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), 505),
         ("a long line", text(format!("GET /{} HTTP/1.1\r\nhost: a\r\n\r\n", "x".repeat(70_000))), 431),
         ("a long header", text(format!("{post}x: {}\r\n\r\n", "y".repeat(70_000))), 431),
         ("a head without end", text(format!("{post}x: {}", "y".repeat(200_000))), 431),

@@ -195,6 +195,7 @@ fn worker(index: u32, board: &Arc<Board>) -> Worker {
         url: format!("http://engine-{index}").into(),
         host: format!("engine-{index}").into(),
         base_path: "".into(),
+        transport: fleet::snapshot::Transport::Plain,
         addresses: Box::new([]),
         authorization: None,
         weight: Weight::default(),

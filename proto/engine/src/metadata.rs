@@ -84,6 +84,8 @@ pub struct Metadata {
     pub tokenizer_path: Option<String>,
     /// Whether the model generates; embedding and reward models do not.
     pub is_generation: Option<bool>,
+    /// Whether it answers HTTP/2 with prior knowledge.
+    pub speaks_http2: bool,
     /// Further facts, shown as labels of the worker.
     pub labels: Vec<(&'static str, String)>,
 }
@@ -103,6 +105,10 @@ impl Metadata {
             served_model_name: first(&sources, "served_model_name"),
             tokenizer_path: first(&sources, "tokenizer_path"),
             is_generation: sources.iter().find_map(|info| info.get("is_generation")?.as_bool()),
+            speaks_http2: server_info
+                .as_ref()
+                .and_then(|info| info.get("enable_http2"))
+                .is_some_and(|flag| flag.as_bool() == Some(true)),
             labels: labels(&sources),
             models,
         }

@@ -13,6 +13,7 @@ pub mod cell;
 pub mod decision;
 pub mod id;
 pub mod lengths;
+pub mod peers;
 pub mod report;
 pub mod ring;
 pub mod rules;

@@ -42,6 +42,8 @@ pub struct Worker {
     pub base_path: Box<str>,
     /// Resolved addresses, in the order to try them. Never empty for a routable worker.
     pub addresses: Box<[SocketAddr]>,
+    /// How it is spoken to.
+    pub transport: Transport,
     /// `Authorization` value that replaces the client's, if the worker has a key.
     pub authorization: Option<Secret>,
     /// Whether its engine goes on with an answer that is begun in the request (`continue_final_message`).
@@ -54,6 +56,18 @@ pub struct Worker {
     pub cells: Arc<WorkerCells>,
     /// Where its load is kept for selection: the boards of the models it serves.
     pub boards: SmallVec<[Arc<Board>; 1]>,
+}
+
+/// How a worker is spoken to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Transport {
+    /// HTTP/1.1 over plain TCP.
+    #[default]
+    Plain,
+    /// HTTP/2 over plain TCP, with prior knowledge.
+    PlainHttp2,
+    /// TLS with a certificate good for this name or address; both sides agree on HTTP/2 or HTTP/1.1.
+    Tls(Box<str>),
 }
 
 /// A worker's share of requests: its priority over its cost, in parts of which the usual worker has [`Weight::ONE`].

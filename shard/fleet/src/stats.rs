@@ -34,6 +34,10 @@ pub struct ShardStats {
     pub connections_total: Counter,
     /// Client connections closed at once because the shard had reached its cap.
     pub connections_refused_total: Counter,
+    /// Requests of clients that came over HTTP/2.
+    pub http2_streams_total: Counter,
+    /// Connections closed at once because their address had its fill.
+    pub connections_over_address_total: Counter,
     /// Requests between head and last byte now.
     pub requests_active: Counter,
     /// Requests by endpoint and method: endpoint × methods + method.
@@ -104,6 +108,8 @@ impl ShardStats {
             connections_active: Counter::default(),
             connections_total: Counter::default(),
             connections_refused_total: Counter::default(),
+            connections_over_address_total: Counter::default(),
+            http2_streams_total: Counter::default(),
             requests_active: Counter::default(),
             requests_total: counters(shape.endpoints * shape.methods),
             request_duration: (0..shape.endpoints * shape.methods)
@@ -158,13 +164,15 @@ pub enum UpstreamFailure {
     Body,
     /// No connection could be made for want of descriptors, ports or memory here.
     Local,
+    /// The TLS handshake failed.
+    Tls,
     /// No token came for longer than a stream may stall.
     Stall,
 }
 
 impl UpstreamFailure {
     /// Number of variants.
-    pub const COUNT: usize = 9;
+    pub const COUNT: usize = 10;
     /// Every variant, in table order.
     pub const ALL: [Self; Self::COUNT] = [
         Self::Connect,
@@ -175,6 +183,7 @@ impl UpstreamFailure {
         Self::Timeout,
         Self::Body,
         Self::Local,
+        Self::Tls,
         Self::Stall,
     ];
 
@@ -189,6 +198,7 @@ impl UpstreamFailure {
             Self::Timeout => "timeout",
             Self::Body => "body",
             Self::Local => "local",
+            Self::Tls => "tls",
             Self::Stall => "stall",
         }
     }

@@ -111,6 +111,7 @@ fn world(policy: Policy, count: u32) -> (Snapshot, Arc<Pool>) {
             url: format!("http://10.{}.{}.1:8000", index / 250, index % 250).into(),
             host: "".into(),
             base_path: "".into(),
+            transport: fleet::snapshot::Transport::Plain,
             addresses: Box::new([]),
             authorization: None,
             weight: Weight::default(),

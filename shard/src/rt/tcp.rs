@@ -67,11 +67,10 @@ pub(crate) fn send(stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
     sent(rustix::net::send(fd(stream), bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL))
 }
 
-/// Sends two pieces as one, as much as the socket takes now; 0 when it is full.
-pub(crate) fn send_two(stream: &TcpStream, first: &[u8], second: &[u8]) -> io::Result<usize> {
-    let pieces = [IoSlice::new(first), IoSlice::new(second)];
+/// Sends pieces as one, as much as the socket takes now; 0 when it is full.
+pub(crate) fn send_pieces(stream: &TcpStream, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
     let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-    sent(rustix::net::sendmsg(fd(stream), &pieces, &mut SendAncillaryBuffer::default(), flags))
+    sent(rustix::net::sendmsg(fd(stream), pieces, &mut SendAncillaryBuffer::default(), flags))
 }
 
 /// Tells the peer that nothing more will be sent.

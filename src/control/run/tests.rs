@@ -36,8 +36,13 @@ impl Running {
         let (reports, reports_inbox) = bounded(8);
         let (admin, admin_inbox) = bounded(8);
         let (events, results) = bounded(limits::RESULTS_QUEUED_MAX);
-        let (handle, services) =
-            services::spawn(events.clone(), Destinations::Usual, Vec::new()).expect("a thread");
+        let (handle, services) = services::spawn(
+            events.clone(),
+            Destinations::Usual,
+            &crate::tls::client(&[], None).expect("no files"),
+            Vec::new(),
+        )
+        .expect("a thread");
         let doors = Doors {
             reports: reports_inbox,
             admin: admin_inbox,

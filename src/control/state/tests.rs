@@ -302,9 +302,9 @@ fn a_bad_start_is_refused_in_one_line() {
         let error = State::initial(config(urls)).map(drop).expect_err(expect).to_string();
         assert_eq!(error, expect);
     };
-    check(&["https://a"], "worker URL \"https://a\": https:// workers are not supported yet");
+    check(&["grpc://a"], "worker URL \"grpc://a\": grpc:// workers are not supported yet");
     check(&["http://a", "http://A:80/"], "worker URL \"http://A:80/\" is given twice");
-    check(&["a:1"], "worker URL \"a:1\": it must begin with http://");
+    check(&["a:1"], "worker URL \"a:1\": it must begin with http:// or https://");
 }
 
 #[test]
