@@ -9,17 +9,16 @@ use api::endpoint::METHODS;
 use api::endpoint::method_index;
 use api::error::ErrorCode;
 use fleet::admission::Permit;
-use fleet::id::WorkerId;
 use fleet::span::Span;
 use fleet::span::SpanContext;
 use fleet::stats::status_index;
-use smallvec::SmallVec;
 use tracing::Level;
 use tracing::info;
 
 use crate::admit;
 use crate::clock::micros;
 use crate::guard::CorsBlock;
+use crate::retry::Attempts;
 use crate::route::Leg;
 use crate::state::Shard;
 
@@ -52,11 +51,9 @@ pub(crate) struct Trace<'a> {
     /// Tokens of its prompt and answer, as far as they are known.
     pub(crate) tokens: u32,
     pub(crate) leg: Option<Leg>,
-    pub(crate) attempts: u32,
+    pub(crate) attempts: Attempts,
     /// Where it stands in a trace, if requests are traced.
     pub(crate) span: Option<SpanContext>,
-    /// Workers that have failed this request, until everybody has.
-    pub(crate) tried: SmallVec<[WorkerId; 4]>,
     pub(crate) routed: Option<Instant>,
     pub(crate) upstream_head: Option<Instant>,
     pub(crate) first_byte: Option<Instant>,
@@ -87,9 +84,8 @@ impl<'a> Trace<'a> {
             queued_us: None,
             tokens: 0,
             leg: None,
-            attempts: 0,
+            attempts: Attempts::default(),
             span: None,
-            tried: SmallVec::new(),
             routed: None,
             upstream_head: None,
             first_byte: None,
@@ -138,7 +134,7 @@ impl<'a> Trace<'a> {
             status: self.status,
             error: self.error.map(ErrorCode::code),
             worker: self.leg.as_ref().map(Leg::shared_worker),
-            attempts: self.attempts,
+            attempts: self.attempts.made(),
             outcome: self.end.name(),
         }
     }
@@ -157,7 +153,7 @@ impl<'a> Trace<'a> {
             error = self.error.map(ErrorCode::code),
             worker,
             reason,
-            attempts = self.attempts,
+            attempts = self.attempts.made(),
             outcome = self.end.name(),
             queued_us = self.queued_us,
             routed_us = since_start(self.routed),
