@@ -55,7 +55,6 @@ impl Client {
             .redirect(reqwest::redirect::Policy::none())
             .pool_max_idle_per_host(0)
             .dns_resolver(Lookups(destinations))
-            .tls_backend_preconfigured(no_tls())
             .user_agent(concat!("ringway/", env!("CARGO_PKG_VERSION")))
             .build()?;
         Ok(Self { http, destinations })
@@ -198,11 +197,4 @@ impl Resolve for Lookups {
             Ok(Box::new(addresses.into_iter()) as Addrs)
         })
     }
-}
-
-/// Workers are called by plain HTTP: nobody is trusted, and no certificates are loaded.
-fn no_tls() -> rustls::ClientConfig {
-    rustls::ClientConfig::builder()
-        .with_root_certificates(rustls::RootCertStore::empty())
-        .with_no_client_auth()
 }
