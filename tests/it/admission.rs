@@ -242,7 +242,7 @@ fn a_client_that_leaves_frees_its_permit(setup: Setup) {
 
 fn a_failure_frees_its_permit(setup: Setup) {
     let worker = Worker::manual();
-    let gateway = limited(setup, &worker, 1, 0).start();
+    let gateway = limited(setup, &worker, 1, 0).switch("--disable-retries").start();
     let mut client = gateway.client();
     client.send(&chat("broken").bytes());
     worker.exchange().close();
