@@ -199,7 +199,7 @@ fn every_field_of_a_body_is_checked() {
         ("url", "7", text.clone()),
         ("url", "\"\"", "cannot be used: it is empty".to_owned()),
         ("url", "\"ftp://a\"", "cannot be used: it must begin with http:// or https://".to_owned()),
-        ("url", "\"a:1\"", "cannot be used: it must begin with http://".to_owned()),
+        ("url", "\"a:1\"", "cannot be used: it must begin with http:// or https://".to_owned()),
         ("url", "\"http://u:p@a\"", "cannot be used: it must not carry a user name or password; give an API key instead".to_owned()),
         ("url", "\"http://169.254.169.254\"", "cannot be used: it names a link-local or metadata address, which needs --allow-link-local-workers".to_owned()),
         ("model_id", "[]", text.clone()),

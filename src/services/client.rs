@@ -15,6 +15,7 @@ use reqwest::header::AUTHORIZATION;
 use rustls::ClientConfig;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tracing::debug;
 
 use crate::control::destination::Destinations;
 use crate::control::event::Failure;
@@ -55,7 +56,6 @@ impl Client {
             .redirect(reqwest::redirect::Policy::none())
             .pool_max_idle_per_host(0)
             .dns_resolver(Lookups(destinations))
-            .tls_backend_preconfigured(no_tls())
             .user_agent(concat!("ringway/", env!("CARGO_PKG_VERSION")))
             .build()?;
         Ok(Self { http, destinations })
@@ -175,10 +175,13 @@ impl Client {
             request = request.header(AUTHORIZATION, &**authorization);
         }
         // Only a refused connection says that nobody listens; who breaks off may be busy, and keeps its cache.
-        request.send().await.map_err(|error| match error {
-            error if error.is_timeout() => Failure::Timeout,
-            error if error.is_connect() => Failure::Connect,
-            _ => Failure::Body,
+        request.send().await.map_err(|error| {
+            debug!(worker = %target.url, path, ?error, "a call failed");
+            match error {
+                error if error.is_timeout() => Failure::Timeout,
+                error if error.is_connect() => Failure::Connect,
+                _ => Failure::Body,
+            }
         })
     }
 }
@@ -198,11 +201,4 @@ impl Resolve for Lookups {
             Ok(Box::new(addresses.into_iter()) as Addrs)
         })
     }
-}
-
-/// Workers are called by plain HTTP: nobody is trusted, and no certificates are loaded.
-fn no_tls() -> rustls::ClientConfig {
-    rustls::ClientConfig::builder()
-        .with_root_certificates(rustls::RootCertStore::empty())
-        .with_no_client_auth()
 }
