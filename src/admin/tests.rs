@@ -198,8 +198,8 @@ fn every_field_of_a_body_is_checked() {
     let new = [
         ("url", "7", text.clone()),
         ("url", "\"\"", "cannot be used: it is empty".to_owned()),
-        ("url", "\"https://a\"", "cannot be used: https:// workers are not supported yet".to_owned()),
-        ("url", "\"a:1\"", "cannot be used: it must begin with http://".to_owned()),
+        ("url", "\"ftp://a\"", "cannot be used: it must begin with http:// or https://".to_owned()),
+        ("url", "\"a:1\"", "cannot be used: it must begin with http:// or https://".to_owned()),
         ("url", "\"http://u:p@a\"", "cannot be used: it must not carry a user name or password; give an API key instead".to_owned()),
         ("url", "\"http://169.254.169.254\"", "cannot be used: it names a link-local or metadata address, which needs --allow-link-local-workers".to_owned()),
         ("model_id", "[]", text.clone()),
@@ -355,7 +355,7 @@ fn model_info_is_the_workers_or_made_up() {
 #[test]
 fn server_info_tells_the_fleet() {
     let mut rig = Rig::ready(&[A]);
-    let info = r#"{"router_manager":true,"routers_count":1,"workers_count":1,"version":"1.2.3","policy":"cache_aware","shards":2,"uptime_secs":0,"workers":[{"url":"http://10.0.0.1:8000","model_id":"unknown","is_healthy":true,"engine":"external","version":null}]}"#;
+    let info = r#"{"router_manager":true,"routers_count":1,"workers_count":1,"version":"1.2.3","enable_http2":true,"policy":"cache_aware","shards":2,"uptime_secs":0,"workers":[{"url":"http://10.0.0.1:8000","model_id":"unknown","is_healthy":true,"engine":"external","version":null}]}"#;
     check(&mut rig, ("GET", "/get_server_info", ""), 200, JSON, info);
 }
 

@@ -15,6 +15,7 @@ use reqwest::header::AUTHORIZATION;
 use rustls::ClientConfig;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tracing::debug;
 
 use crate::control::destination::Destinations;
 use crate::control::event::Failure;
@@ -174,10 +175,13 @@ impl Client {
             request = request.header(AUTHORIZATION, &**authorization);
         }
         // Only a refused connection says that nobody listens; who breaks off may be busy, and keeps its cache.
-        request.send().await.map_err(|error| match error {
-            error if error.is_timeout() => Failure::Timeout,
-            error if error.is_connect() => Failure::Connect,
-            _ => Failure::Body,
+        request.send().await.map_err(|error| {
+            debug!(worker = %target.url, path, ?error, "a call failed");
+            match error {
+                error if error.is_timeout() => Failure::Timeout,
+                error if error.is_connect() => Failure::Connect,
+                _ => Failure::Body,
+            }
         })
     }
 }

@@ -146,3 +146,111 @@ fn header_map(headers: &[Header<'_>]) -> Option<HeaderMap> {
     }
     Some(map)
 }
+
+#[cfg(test)]
+mod tests {
+    use wire::RequestFraming;
+    use wire::ResponseFraming;
+
+    use super::*;
+    use crate::limits::OWN_HEAD_LIMITS;
+
+    fn parts(method: &str, uri: &str, headers: &[(&str, &str)]) -> request::Parts {
+        let mut builder = Request::builder().method(method).uri(uri);
+        for (name, value) in headers {
+            builder = builder.header(*name, *value);
+        }
+        builder.body(()).expect("a request").into_parts().0
+    }
+
+    #[track_caller]
+    fn check(head: &request::Parts, delimiter: Delimiter, expect: &str) {
+        let mut text = Vec::new();
+        write_request(head, delimiter, &mut text);
+        assert_eq!(String::from_utf8_lossy(&text), expect);
+    }
+
+    #[test]
+    fn a_request_is_written_as_http1_has_it() {
+        check(
+            &parts("POST", "http://a:1/generate?x=1", &[("x-b", "1"), ("content-length", "2")]),
+            Delimiter::Stated,
+            "POST /generate?x=1 HTTP/1.1\r\nhost: a:1\r\nx-b: 1\r\ncontent-length: 2\r\n\r\n",
+        );
+        check(
+            &parts("POST", "http://a/", &[("te", "trailers")]),
+            Delimiter::Chunks,
+            "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n",
+        );
+        check(
+            &parts("GET", "http://a/", &[("cookie", "a=1"), ("cookie", "b=2")]),
+            Delimiter::Nothing,
+            "GET / HTTP/1.1\r\nhost: a\r\ncookie: a=1; b=2\r\n\r\n",
+        );
+        check(
+            &parts("OPTIONS", "*", &[("host", "a")]),
+            Delimiter::Nothing,
+            "OPTIONS * HTTP/1.1\r\nhost: a\r\n\r\n",
+        );
+    }
+
+    #[test]
+    fn hosts_are_one_or_the_request_is_refused() {
+        let refusal = |head: &request::Parts| {
+            let mut text = Vec::new();
+            write_request(head, Delimiter::Nothing, &mut text);
+            wire::parse_request(&text, &OWN_HEAD_LIMITS).err().map(|error| error.status())
+        };
+        assert_eq!(refusal(&parts("GET", "http://a/", &[])), None);
+        assert_eq!(refusal(&parts("GET", "http://a/", &[("host", "A")])), None);
+        assert_eq!(refusal(&parts("GET", "/", &[("host", "a")])), None);
+        assert_eq!(refusal(&parts("GET", "http://a/", &[("host", "b")])), Some(400));
+        assert_eq!(refusal(&parts("GET", "http://a/", &[("host", "a"), ("host", "b")])), Some(400));
+        assert_eq!(refusal(&parts("GET", "http://root@a/", &[])), Some(400));
+        assert_eq!(refusal(&parts("GET", "/", &[])), Some(400));
+    }
+
+    #[test]
+    fn a_request_to_a_worker_survives_the_way_there() {
+        let text =
+            b"POST /base/generate?x=1 HTTP/1.1\r\nhost: w:1\r\nx-request-id: r\r\ncontent-length: 2\r\n\r\n";
+        let head = wire::parse_request(text, &OWN_HEAD_LIMITS).expect("a head");
+        assert_eq!(head.framing, RequestFraming::Length(2));
+        let request = request(&head, "https").expect("it can be said");
+        assert_eq!(request.uri().to_string(), "https://w:1/base/generate?x=1");
+        assert_eq!((request.method().as_str(), request.headers().len()), ("POST", 2));
+    }
+
+    #[test]
+    fn an_answer_says_how_it_ends() {
+        let framing = |status: u16, length: Option<&str>, delimiter, method: &str| {
+            let mut builder = Response::builder().status(status);
+            if let Some(length) = length {
+                builder = builder.header("content-length", length);
+            }
+            let head = builder.body(()).expect("an answer").into_parts().0;
+            let mut text = Vec::new();
+            write_response(&head, delimiter, method == "HEAD", &mut text);
+            let head = wire::parse_response(&text, method, &OWN_HEAD_LIMITS).expect("a head");
+            assert!(!head.keep_alive, "a stream is good for one exchange");
+            head.framing
+        };
+        assert_eq!(framing(200, None, Delimiter::Chunks, "POST"), ResponseFraming::Chunked);
+        assert_eq!(framing(200, Some("3"), Delimiter::Stated, "POST"), ResponseFraming::Length(3));
+        assert_eq!(framing(200, None, Delimiter::Nothing, "POST"), ResponseFraming::Length(0));
+        assert_eq!(framing(204, None, Delimiter::Nothing, "POST"), ResponseFraming::None);
+        assert_eq!(framing(304, Some("3"), Delimiter::Nothing, "GET"), ResponseFraming::None);
+        assert_eq!(framing(200, Some("3"), Delimiter::Nothing, "HEAD"), ResponseFraming::None);
+    }
+
+    #[test]
+    fn an_answer_loses_what_belongs_to_a_connection() {
+        let text =
+            b"HTTP/1.1 200 OK\r\nConnection: close\r\ntransfer-encoding: chunked\r\nX-A: 1\r\nx-a: 2\r\n\r\n";
+        let head = wire::parse_response(text, "GET", &OWN_HEAD_LIMITS).expect("a head");
+        let response = response(&head).expect("it can be said");
+        let named: Vec<_> =
+            response.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
+        assert_eq!(named, [("x-a", &b"1"[..]), ("x-a", b"2")]);
+    }
+}
