@@ -242,6 +242,14 @@ impl Setback {
         }
     }
 
+    /// What went wrong, unless the worker has said it itself.
+    pub(crate) fn into_error(self) -> Option<ApiError> {
+        match self.cause {
+            Cause::Failed(_, error) => Some(error),
+            Cause::Answered(_) => None,
+        }
+    }
+
     /// What the client gets if nobody else is asked.
     fn outcome(self) -> Result<Answered, Stop> {
         match self.cause {

@@ -27,6 +27,7 @@ use crate::ask::Outgoing;
 use crate::client::Client;
 use crate::client::Next;
 use crate::dispatch;
+use crate::dispatch::Setback;
 use crate::finish::Trace;
 use crate::guard;
 use crate::guard::Caller;
@@ -256,7 +257,7 @@ async fn forward(
     connection: Connection,
     trace: &mut Trace<'_>,
 ) -> Next {
-    let story = story(shard, outgoing, trace.endpoint);
+    let story = story(shard, trace.endpoint);
     let mut down = Downstream { request: outgoing.head, connection, begun: None, story };
     let mut setback = None;
     // The request for the rest of an answer.
@@ -285,17 +286,11 @@ async fn forward(
                 shard.stats.streams_moved_total.add(1);
                 rest = None;
             }
-            Sequel::None => match down.begun.take_if(|relay| relay.events() > 0) {
-                // It was thought that it could go on.
-                Some(relay) => {
-                    let error = ApiError::new(
-                        ErrorCode::UpstreamBody,
-                        "the worker failed and the stream cannot go on",
-                    );
-                    return relay::fail(shard, client, relay, &error, trace).await;
-                }
-                None => return Next::Close,
-            },
+            Sequel::None => {
+                let error = setback.and_then(Setback::into_error).unwrap_or_else(cannot_go_on);
+                let Some(relay) = down.begun.take() else { return Next::Close };
+                return relay::fail(shard, client, relay, &error, trace).await;
+            }
             Sequel::Ask(body) => {
                 shard.stats.streams_resumed_total.add(1);
                 rest = Some(body);
@@ -306,14 +301,17 @@ async fn forward(
 }
 
 /// The story of a stream that may have to go on with another worker.
-fn story(shard: &Shard, outgoing: &Outgoing<'_, '_>, endpoint: Endpoint) -> Option<Story> {
+fn story(shard: &Shard, endpoint: Endpoint) -> Option<Story> {
     let kind = match endpoint {
         Endpoint::ChatCompletions => resume::Kind::Chat,
         Endpoint::Completions => resume::Kind::Completion,
         _ => return None,
     };
-    let whole = if shard.config.stream_resume { Story::new(kind, outgoing.body) } else { None };
-    Some(whole.unwrap_or_else(|| Story::preface(kind)))
+    Some(if shard.config.stream_resume { Story::new(kind) } else { Story::preface(kind) })
+}
+
+fn cannot_go_on() -> ApiError {
+    ApiError::new(ErrorCode::UpstreamBody, "the worker failed and the stream cannot go on")
 }
 
 /// What happens to the connection when the request succeeds.
