@@ -22,6 +22,7 @@ pub(crate) use crate::cli::flags::EngineFlags;
 pub(crate) use crate::cli::flags::LaunchFlags;
 pub(crate) use crate::cli::flags::RetryFlags;
 pub(crate) use crate::cli::flags::TlsFlags;
+pub(crate) use crate::cli::flags::TraceFlags;
 pub(crate) use crate::cli::flags::security::SecurityFlags;
 pub(crate) use crate::cli::replay::ReplayFlags;
 pub(crate) use crate::cli::replay::ThresholdFlags;

@@ -4,6 +4,7 @@ mod admission;
 mod edge;
 mod reliability;
 mod security;
+mod traces;
 
 use std::net::IpAddr;
 use std::net::Ipv4Addr;
@@ -71,6 +72,8 @@ pub(crate) struct Config {
     pub(crate) admission: Option<fleet::admission::GateRules>,
     pub(crate) logs: LogConfig,
     pub(crate) retry_budget_percent: u32,
+    /// `host:port` of who collects spans, if requests are traced.
+    pub(crate) collector: Option<String>,
     pub(crate) security: SecurityConfig,
     pub(crate) metrics: SocketAddr,
     pub(crate) duration_bounds_us: Arc<[u64]>,
@@ -133,6 +136,7 @@ pub(crate) fn lower(flags: &LaunchFlags) -> Result<Config, Failure> {
             dir: flags.logs.log_dir.clone(),
         },
         retry_budget_percent: flags.retries.retry_budget_percent,
+        collector: traces::collector(&flags.traces)?,
         metrics: SocketAddr::new(
             host("--prometheus-host", &flags.metrics.prometheus_host)?,
             nonzero_port("--prometheus-port", flags.metrics.prometheus_port)?,

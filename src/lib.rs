@@ -14,6 +14,7 @@ mod replay;
 mod run;
 pub mod services;
 mod tls;
+mod traces;
 
 use std::process::ExitCode;
 

@@ -19,6 +19,7 @@ use fleet::budget::RetryBudget;
 use fleet::cell::Lifecycle;
 use fleet::decision::DecisionRing;
 use fleet::report::BATCHES_QUEUED_MAX;
+use fleet::span::SPANS_QUEUED_MAX;
 use fleet::stats::ShardStats;
 use fleet::stats::StatsShape;
 use rustix::process::Resource;
@@ -43,6 +44,8 @@ use crate::metrics::Sources;
 use crate::services;
 use crate::services::jwks;
 use crate::services::jwks::Issuer;
+use crate::traces;
+use crate::traces::TraceConfig;
 
 /// How long shards may take to end once they have been told to stop.
 const STOP_WAIT: Duration = Duration::from_secs(2);
@@ -100,9 +103,12 @@ pub(crate) fn start(mut config: Config) -> Result<Running, Failure> {
     let (admin, admin_inbox) = crossbeam_channel::bounded(ADMIN_CALLS_QUEUED_MAX);
     let (results, results_inbox) = crossbeam_channel::bounded(control::RESULTS_QUEUED_MAX);
     let (tokens, verify) = issuer.map(jwks::serve).unzip();
+    let (spans, span_inbox) =
+        config.collector.is_some().then(|| crossbeam_channel::bounded(SPANS_QUEUED_MAX)).unzip();
     let shared = Shared {
         snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
         lifecycle: Arc::new(Lifecycle::default()),
+        spans,
         retry_budget: Arc::new(RetryBudget::new(config.retry_budget_percent)),
         reports,
         admin,
@@ -138,6 +144,10 @@ pub(crate) fn start(mut config: Config) -> Result<Running, Failure> {
         })
     });
     let mut extra: Vec<_> = std::iter::once(extra).chain(verify).collect();
+    if let (Some(spans), Some(collector)) = (span_inbox, config.collector.take()) {
+        let config = TraceConfig { collector, start_unix_ns: unix_ns_at(start) };
+        extra.push(Box::new(move || Box::pin(traces::run(spans, config))));
+    }
     let destinations = destinations(&config);
     if let Some(server) = config.tls.server {
         extra.push(Box::new(move || Box::pin(async move { server.watch().await })));
@@ -254,6 +264,12 @@ fn destinations(config: &Config) -> Destinations {
 fn find_issuer(config: AuthConfig) -> Result<Issuer, Failure> {
     let issuer = config.issuer.clone();
     jwks::find(config).map_err(|error| Failure::usage(format!("no keys of the issuer {issuer}: {error}")))
+}
+
+/// An instant in nanoseconds since 1970, by the clock of this moment.
+fn unix_ns_at(instant: Instant) -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    now.saturating_sub(instant.elapsed()).as_nanos().try_into().unwrap_or(u64::MAX)
 }
 
 fn resolve_driver(wanted: IoDriver) -> Result<(IoDriver, Option<std::io::Error>), Failure> {

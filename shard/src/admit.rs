@@ -178,7 +178,8 @@ fn tenant(
     } else {
         match peer {
             IpAddr::V4(address) => gate.tenant("ip", &address.octets()),
-            IpAddr::V6(address) => gate.tenant("ip", &address.octets()),
+            // A client has a whole /64 to itself: all of its addresses are one tenant.
+            IpAddr::V6(address) => gate.tenant("ip", &address.octets()[..8]),
         }
     }
 }

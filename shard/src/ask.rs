@@ -13,6 +13,7 @@ use std::task::Poll;
 
 use api::endpoint::PromptShape;
 use fleet::snapshot::Worker;
+use fleet::span::SpanContext;
 use fleet::stats::UpstreamFailure;
 use wire::RequestHead;
 
@@ -35,6 +36,8 @@ pub(crate) struct Outgoing<'a, 'h> {
     pub(crate) is_json: bool,
     /// Whether the body asks for the rest of an answer.
     pub(crate) is_continuation: bool,
+    /// Where it stands in a trace.
+    pub(crate) span: Option<SpanContext>,
 }
 
 /// A worker's answer so far: its complete head, and what came with it.
@@ -75,7 +78,8 @@ pub(crate) async fn ask(
     connection: Connection,
 ) -> Result<Answered, Failure> {
     let mut head = shard.take_buffer();
-    encode::request_head(outgoing.head, worker, request_id, outgoing.body.len(), &mut head);
+    let span = outgoing.span.as_ref();
+    encode::request_head(outgoing.head, worker, request_id, span, outgoing.body.len(), &mut head);
     let mut body = outgoing.body;
     if body.len() <= limits::BODY_COPIED_BYTES_MAX {
         head.extend_from_slice(body);

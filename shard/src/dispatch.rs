@@ -26,6 +26,8 @@ use crate::finish::Trace;
 use crate::limits::HEAD_LIMITS;
 use crate::port::Ports;
 use crate::retry;
+use crate::retry::Failed;
+use crate::retry::GiveUp;
 use crate::route;
 use crate::route::Input;
 use crate::route::Leg;
@@ -75,10 +77,10 @@ pub(crate) async fn run(
                 None => return setback.outcome(),
             },
         };
-        if trace.attempts > 0 {
+        if trace.attempts.made() > 0 {
             shard.stats.retries_total[trace.endpoint.index()].add(1);
         }
-        trace.attempts += 1;
+        trace.attempts.begin();
         trace.routed.get_or_insert(leg.chosen);
         // The previous attempt's leg ends here, and with it its count in that worker's load.
         let leg = trace.leg.insert(leg);
@@ -118,15 +120,14 @@ fn choose(shard: &Rc<Shard>, outgoing: &Outgoing<'_, '_>, trace: &Trace<'_>) -> 
         is_json: outgoing.is_json,
         body: outgoing.body,
         is_continuation: outgoing.is_continuation,
-        excluded: &trace.tried,
+        excluded: trace.attempts.tried(),
     };
-    route::choose(shard, &input)
+    let mut leg = route::choose(shard, &input)?;
+    leg.is_repeat = trace.attempts.is_second_round();
+    Ok(leg)
 }
 
 /// Chooses whom to ask after a setback, when it is time to; none if the request is given up.
-///
-/// While somebody routable has not been asked, nobody is asked twice. Who cannot be connected to is no reason to wait
-/// before another is asked, and costs the fleet nothing; for everything else there is a pause and a budget.
 async fn another(
     shard: &Rc<Shard>,
     client: &mut Client<'_>,
@@ -137,37 +138,28 @@ async fn another(
 ) -> Result<Option<Leg>, Stop> {
     client.expect_token_by(0);
     let rules = &shard.config.retry;
-    if trace.attempts >= rules.attempts_max {
-        shard.stats.retries_exhausted_total[trace.endpoint.index()].add(1);
-        return Ok(None);
-    }
-    let is_unreached = setback.is_unreached();
-    if !is_unreached && !shard.retry_budget.withdraw(shard.clock.coarse_ms()) {
-        shard.stats.retries_denied_total.add(1);
-        return Ok(None);
-    }
-    if let Some(leg) = &mut trace.leg {
-        trace.tried.push(leg.worker().id);
-        leg.release();
-    }
-    let pause = rules.pause(trace.attempts, shard.chance());
-    if !is_unreached {
-        rest(shard, client, watch.as_mut(), pause, trace.attempts).await?;
-    }
+    let Some(leg) = &mut trace.leg else { return Ok(None) };
+    let (failed, worker) = (setback.failed(), leg.worker().id);
+    let budget = (&*shard.retry_budget, shard.clock.coarse_ms());
+    let pause = match trace.attempts.failed(worker, failed, rules, budget, shard.chance()) {
+        Ok(pause) => pause,
+        Err(why) => {
+            match why {
+                GiveUp::Exhausted => shard.stats.retries_exhausted_total[trace.endpoint.index()].add(1),
+                GiveUp::Denied => shard.stats.retries_denied_total.add(1),
+                GiveUp::TooLong => {}
+            }
+            return Ok(None);
+        }
+    };
+    leg.release();
+    rest(shard, client, watch.as_mut(), pause, trace.attempts.made()).await?;
     if let Ok(leg) = choose(shard, outgoing, trace) {
         return Ok(Some(leg));
     }
-    let pause = if is_unreached { pause } else { setback.retry_after.saturating_sub(pause) };
-    if pause > rules.backoff_max {
-        return Ok(None);
-    }
-    rest(shard, client, watch, pause, trace.attempts).await?;
-    trace.tried.clear();
-    let mut leg = choose(shard, outgoing, trace).ok();
-    if let Some(leg) = &mut leg {
-        leg.is_repeat = true;
-    }
-    Ok(leg)
+    let Ok(pause) = trace.attempts.nobody_else(failed, rules) else { return Ok(None) };
+    rest(shard, client, watch, pause, trace.attempts.made()).await?;
+    Ok(choose(shard, outgoing, trace).ok())
 }
 
 /// Lets time pass before the next attempt.
@@ -225,13 +217,12 @@ impl Setback {
         Err(Self { cause: Cause::Answered(Box::new(answered)), retry_after })
     }
 
-    /// Whether the request did not get as far as a worker.
-    fn is_unreached(&self) -> bool {
+    fn failed(&self) -> Failed {
         use UpstreamFailure::Connect;
         use UpstreamFailure::ConnectTimeout;
         use UpstreamFailure::Local;
-        use UpstreamFailure::Tls;
-        matches!(self.cause, Cause::Failed(Connect | ConnectTimeout | Local | Tls, _))
+        let is_unreached = matches!(self.cause, Cause::Failed(Connect | ConnectTimeout | Local, _));
+        Failed { is_unreached, retry_after: self.retry_after }
     }
 
     /// Another worker is asked: keeps the connection of this one if its answer has come whole.
@@ -248,6 +239,14 @@ impl Setback {
         shard.stats.upstream_responses_total[status_index(head.status)].add(1);
         if is_whole && is_fully_sent && head.keep_alive {
             shard.upstreams.borrow_mut().checkin(leg.worker().id, connection, shard.clock.coarse_ms());
+        }
+    }
+
+    /// What went wrong, unless the worker has said it itself.
+    pub(crate) fn into_error(self) -> Option<ApiError> {
+        match self.cause {
+            Cause::Failed(_, error) => Some(error),
+            Cause::Answered(_) => None,
         }
     }
 

@@ -1,6 +1,7 @@
 //! Heads as they leave the gateway: requests to workers, responses to clients.
 
 use fleet::snapshot::Worker;
+use fleet::span::SpanContext;
 use wire::Header;
 use wire::RequestHead;
 use wire::ResponseHead;
@@ -14,6 +15,7 @@ pub(crate) fn request_head(
     head: &RequestHead<'_>,
     worker: &Worker,
     request_id: &str,
+    span: Option<&SpanContext>,
     body_len: usize,
     out: &mut Vec<u8>,
 ) {
@@ -29,6 +31,7 @@ pub(crate) fn request_head(
         let is_ours = match header.name.len() {
             4 => header.is("host"),
             6 => header.is("expect"),
+            11 => span.is_some() && header.is("traceparent"),
             12 => header.is("x-request-id"),
             // The worker's own key goes before the client's, and one of several is enough.
             13 => header.is("authorization") && std::mem::replace(&mut is_authorized, true),
@@ -43,6 +46,9 @@ pub(crate) fn request_head(
         respond::header("authorization", authorization, out);
     }
     respond::header("x-request-id", request_id, out);
+    if let Some(span) = span {
+        respond::header("traceparent", &span.traceparent(), out);
+    }
     // A POST says its length even when it has no body (RFC 9110 §8.6).
     if body_len > 0 || head.method != "GET" {
         respond::content_length(body_len as u64, out);

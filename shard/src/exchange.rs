@@ -27,6 +27,7 @@ use crate::ask::Outgoing;
 use crate::client::Client;
 use crate::client::Next;
 use crate::dispatch;
+use crate::dispatch::Setback;
 use crate::finish::Trace;
 use crate::guard;
 use crate::guard::Caller;
@@ -176,6 +177,7 @@ fn begin<'a>(shard: &'a Rc<Shard>, door: Door, head: &RequestHead<'_>, started: 
         .map_or_else(|| shard.new_request_id(endpoint.id_prefix()), str::to_owned);
     let mut trace = Trace::begin(shard, endpoint, METHODS[method_index(head.method)], request_id, started);
     trace.cors = shard.config.guard.cors_block(head);
+    trace.span = shard.ports.begin_span(head, || shard.draw());
     trace
 }
 
@@ -238,6 +240,7 @@ async fn handle(
                 body: incoming.body,
                 shape,
                 is_continuation: false,
+                span: trace.span,
                 is_json: shape != PromptShape::Opaque || media::is_json(incoming.head.header("content-type")),
             };
             forward(shard, client, watch, &outgoing, connection, trace).await
@@ -254,7 +257,7 @@ async fn forward(
     connection: Connection,
     trace: &mut Trace<'_>,
 ) -> Next {
-    let story = story(shard, outgoing, trace.endpoint);
+    let story = story(shard, trace.endpoint);
     let mut down = Downstream { request: outgoing.head, connection, begun: None, story };
     let mut setback = None;
     // The request for the rest of an answer.
@@ -283,17 +286,11 @@ async fn forward(
                 shard.stats.streams_moved_total.add(1);
                 rest = None;
             }
-            Sequel::None => match down.begun.take_if(|relay| relay.events() > 0) {
-                // It was thought that it could go on.
-                Some(relay) => {
-                    let error = ApiError::new(
-                        ErrorCode::UpstreamBody,
-                        "the worker failed and the stream cannot go on",
-                    );
-                    return relay::fail(shard, client, relay, &error, trace).await;
-                }
-                None => return Next::Close,
-            },
+            Sequel::None => {
+                let error = setback.and_then(Setback::into_error).unwrap_or_else(cannot_go_on);
+                let Some(relay) = down.begun.take() else { return Next::Close };
+                return relay::fail(shard, client, relay, &error, trace).await;
+            }
             Sequel::Ask(body) => {
                 shard.stats.streams_resumed_total.add(1);
                 rest = Some(body);
@@ -304,14 +301,17 @@ async fn forward(
 }
 
 /// The story of a stream that may have to go on with another worker.
-fn story(shard: &Shard, outgoing: &Outgoing<'_, '_>, endpoint: Endpoint) -> Option<Story> {
+fn story(shard: &Shard, endpoint: Endpoint) -> Option<Story> {
     let kind = match endpoint {
         Endpoint::ChatCompletions => resume::Kind::Chat,
         Endpoint::Completions => resume::Kind::Completion,
         _ => return None,
     };
-    let whole = if shard.config.stream_resume { Story::new(kind, outgoing.body) } else { None };
-    Some(whole.unwrap_or_else(|| Story::preface(kind)))
+    Some(if shard.config.stream_resume { Story::new(kind) } else { Story::preface(kind) })
+}
+
+fn cannot_go_on() -> ApiError {
+    ApiError::new(ErrorCode::UpstreamBody, "the worker failed and the stream cannot go on")
 }
 
 /// What happens to the connection when the request succeeds.

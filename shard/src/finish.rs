@@ -9,15 +9,16 @@ use api::endpoint::METHODS;
 use api::endpoint::method_index;
 use api::error::ErrorCode;
 use fleet::admission::Permit;
-use fleet::id::WorkerId;
+use fleet::span::Span;
+use fleet::span::SpanContext;
 use fleet::stats::status_index;
-use smallvec::SmallVec;
 use tracing::Level;
 use tracing::info;
 
 use crate::admit;
 use crate::clock::micros;
 use crate::guard::CorsBlock;
+use crate::retry::Attempts;
 use crate::route::Leg;
 use crate::state::Shard;
 
@@ -50,9 +51,9 @@ pub(crate) struct Trace<'a> {
     /// Tokens of its prompt and answer, as far as they are known.
     pub(crate) tokens: u32,
     pub(crate) leg: Option<Leg>,
-    pub(crate) attempts: u32,
-    /// Workers that have failed this request, until everybody has.
-    pub(crate) tried: SmallVec<[WorkerId; 4]>,
+    pub(crate) attempts: Attempts,
+    /// Where it stands in a trace, if requests are traced.
+    pub(crate) span: Option<SpanContext>,
     pub(crate) routed: Option<Instant>,
     pub(crate) upstream_head: Option<Instant>,
     pub(crate) first_byte: Option<Instant>,
@@ -83,8 +84,8 @@ impl<'a> Trace<'a> {
             queued_us: None,
             tokens: 0,
             leg: None,
-            attempts: 0,
-            tried: SmallVec::new(),
+            attempts: Attempts::default(),
+            span: None,
             routed: None,
             upstream_head: None,
             first_byte: None,
@@ -119,15 +120,29 @@ impl<'a> Trace<'a> {
         }
     }
 
+    /// The request as a trace shows it.
+    fn span(&mut self, context: SpanContext, duration_us: u64) -> Span {
+        Span {
+            context,
+            method: self.method,
+            route: self.endpoint.template(),
+            request_id: std::mem::take(&mut self.request_id),
+            start_us: self.shard.clock.since_start_us(self.started),
+            duration_us,
+            first_byte_us: self.first_byte.map(|at| micros(self.started, at)),
+            queued_us: self.queued_us,
+            status: self.status,
+            error: self.error.map(ErrorCode::code),
+            worker: self.leg.as_ref().map(Leg::shared_worker),
+            attempts: self.attempts.made(),
+            outcome: self.end.name(),
+        }
+    }
+
     fn log(&self, duration_us: u64) {
         let since_start = |at: Option<Instant>| at.map(|at| micros(self.started, at));
         let (worker, reason) =
             self.leg.as_ref().map_or(("", ""), |leg| (&*leg.worker().url, leg.reason.name()));
-        let outcome = match self.end {
-            End::Open => "client_left",
-            End::Complete => "complete",
-            End::Broken => "broken",
-        };
         info!(
             target: "access",
             request_id = %self.request_id,
@@ -138,8 +153,8 @@ impl<'a> Trace<'a> {
             error = self.error.map(ErrorCode::code),
             worker,
             reason,
-            attempts = self.attempts,
-            outcome,
+            attempts = self.attempts.made(),
+            outcome = self.end.name(),
             queued_us = self.queued_us,
             routed_us = since_start(self.routed),
             head_us = since_start(self.upstream_head),
@@ -148,6 +163,16 @@ impl<'a> Trace<'a> {
             shard = self.shard.index,
             "request"
         );
+    }
+}
+
+impl End {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Open => "client_left",
+            Self::Complete => "complete",
+            Self::Broken => "broken",
+        }
     }
 }
 
@@ -165,6 +190,10 @@ impl Drop for Trace<'_> {
         self.count(duration_us);
         if tracing::enabled!(target: "access", Level::INFO) {
             self.log(duration_us);
+        }
+        if let Some(context) = self.span {
+            let span = self.span(context, duration_us);
+            self.shard.ports.end_span(span, &self.shard.stats);
         }
     }
 }

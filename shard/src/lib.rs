@@ -62,6 +62,7 @@ use fleet::decision::DecisionRing;
 use fleet::peers::PeerCounts;
 use fleet::report::Report;
 use fleet::snapshot::Snapshot;
+use fleet::span::Span;
 use fleet::stats::ShardStats;
 use rustls::ClientConfig;
 use rustls::ServerConfig;
@@ -134,6 +135,8 @@ pub struct Shared {
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     /// Whether to go on.
     pub lifecycle: Arc<Lifecycle>,
+    /// To whoever exports spans, if requests are traced.
+    pub spans: Option<Sender<Span>>,
     /// How many retries may still be made.
     pub retry_budget: Arc<RetryBudget>,
     /// To control: what was noticed.

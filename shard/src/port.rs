@@ -14,8 +14,11 @@ use fleet::admin::AdminReply;
 use fleet::report::REPORTS_PER_BATCH_MAX;
 use fleet::report::Report;
 use fleet::secret::Secret;
+use fleet::span::Span;
+use fleet::span::SpanContext;
 use fleet::stats::ShardStats;
 use futures_channel::oneshot;
+use wire::RequestHead;
 
 use crate::limits;
 use crate::state::Shard;
@@ -24,6 +27,7 @@ pub(crate) struct Ports {
     reports: Sender<Vec<Report>>,
     admin: Sender<AdminCall>,
     tokens: Option<TokenRoad>,
+    spans: Option<Sender<Span>>,
     batch: RefCell<Vec<Report>>,
     /// When the last batch left.
     flushed: Cell<Option<Instant>>,
@@ -36,11 +40,13 @@ impl Ports {
         reports: Sender<Vec<Report>>,
         admin: Sender<AdminCall>,
         tokens: Option<TokenRoad>,
+        spans: Option<Sender<Span>>,
     ) -> Self {
         Self {
             reports,
             admin,
             tokens,
+            spans,
             batch: RefCell::new(Vec::new()),
             flushed: Cell::new(None),
             is_flush_due: Cell::new(false),
@@ -70,6 +76,29 @@ impl Ports {
                 shard.ports.flushed.set(Some(shard.clock.now()));
                 shard.ports.flush(&shard.stats);
             });
+        }
+    }
+
+    /// Where a request stands in a trace: in its client's, or at the beginning of one. None if requests are not traced, or
+    /// the client wants this one not to be.
+    pub(crate) fn begin_span(&self, head: &RequestHead<'_>, draw: impl Fn() -> u64) -> Option<SpanContext> {
+        self.spans.as_ref()?;
+        match head.header("traceparent") {
+            Some(traceparent) => SpanContext::of_client(traceparent, draw()),
+            None => Some(SpanContext {
+                trace_id: u128::from(draw()) << 64 | u128::from(draw()),
+                span_id: draw(),
+                parent_id: 0,
+            }),
+        }
+    }
+
+    /// Leaves a span to be exported. One that nobody has room for is dropped and counted.
+    pub(crate) fn end_span(&self, span: Span, stats: &ShardStats) {
+        if let Some(spans) = &self.spans
+            && spans.try_send(span).is_err()
+        {
+            stats.spans_dropped_total.add(1);
         }
     }
 

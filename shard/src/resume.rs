@@ -6,7 +6,8 @@
 //! contents of JSON strings, which concatenate as they are.
 //!
 //! Invariants
-//! - What cannot be continued without a doubt is not: [`Story::new`] and [`Story::listen`] say so.
+//! - What cannot be continued without a doubt is not: what was told and what was asked both have a say in
+//!   [`Story::sequel`]. The request is looked at only then: a stream that goes well costs its own text.
 //! - The client's text is what the first worker said, then what the others said, without a gap or a repetition.
 
 mod event;
@@ -17,7 +18,6 @@ use wire::write_data_event;
 
 use crate::limits;
 use crate::resume::event::Told;
-use crate::resume::request::Limits;
 
 pub(crate) use crate::resume::request::Kind;
 
@@ -25,7 +25,6 @@ pub(crate) use crate::resume::request::Kind;
 #[derive(Debug)]
 pub(crate) struct Story {
     kind: Kind,
-    limits: Limits,
     /// It is followed to the first token only.
     is_preface: bool,
     /// The text, as it stands in JSON strings.
@@ -71,20 +70,19 @@ pub(crate) enum Sequel {
 // === impl Story ===
 
 impl Story {
-    /// The story of a request whose answer may be continued; none for one that may not.
-    pub(crate) fn new(kind: Kind, body: &[u8]) -> Option<Self> {
-        request::limits(kind, body).map(|limits| Self::with(kind, limits, false))
+    /// The story of an answer, to be continued by whoever can.
+    pub(crate) fn new(kind: Kind) -> Self {
+        Self::with(kind, false)
     }
 
-    /// The story of any request, until its first token: the event that only names a role is told once.
+    /// The same until the first token only: the event that only names a role is told once.
     pub(crate) fn preface(kind: Kind) -> Self {
-        Self::with(kind, Limits { tokens_max: None }, true)
+        Self::with(kind, true)
     }
 
-    fn with(kind: Kind, limits: Limits, is_preface: bool) -> Self {
+    fn with(kind: Kind, is_preface: bool) -> Self {
         Self {
             kind,
-            limits,
             is_preface,
             text: Vec::new(),
             tokens: 0,
@@ -103,7 +101,7 @@ impl Story {
         self.resumed
     }
 
-    /// Whether the answer can be continued, or ended, if its worker fails now.
+    /// Whether the answer may be continued, or ended, if its worker fails now and the request allows it.
     pub(crate) fn has_sequel(&self) -> bool {
         self.state != State::Fixed && !self.is_over()
     }
@@ -151,7 +149,12 @@ impl Story {
             return Sequel::None;
         }
         let mut out = Vec::new();
-        let left = self.limits.tokens_max.map(|max| max.saturating_sub(self.tokens));
+        let limits = request::limits(self.kind, body);
+        // An answer that is complete, or not begun, may be what it wants.
+        if limits.is_none() && self.state == State::Open && self.tokens > 0 {
+            return Sequel::None;
+        }
+        let left = limits.and_then(|limits| limits.tokens_max).map(|max| max.saturating_sub(self.tokens));
         if self.state == State::Finished || left == Some(0) {
             if self.state != State::Finished {
                 event::write_finish(self.kind, [&self.id, &self.created, &self.model], &mut out);

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use fleet::budget::RetryBudget;
+use fleet::id::WorkerId;
+use smallvec::SmallVec;
 use wire::ResponseHead;
 
 /// How often a request is tried, and how long to wait in between (`--retry-*`).
@@ -17,6 +20,98 @@ pub struct RetryRules {
     pub multiplier: f64,
     /// A pause is longer or shorter by up to this share of it, 0 to 1.
     pub jitter: f64,
+}
+
+/// How an attempt failed, as far as it matters for the next one.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Failed {
+    /// The request did not get as far as a worker.
+    pub is_unreached: bool,
+    /// How long the worker asks to be left alone.
+    pub retry_after: Duration,
+}
+
+/// Why a request is not tried again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GiveUp {
+    /// It was tried as often as is allowed.
+    Exhausted,
+    /// The gateway has made as many retries as it may.
+    Denied,
+    /// Whoever could be asked wants to be left alone for too long.
+    TooLong,
+}
+
+/// The attempts of one request: how many, and at whom.
+///
+/// While somebody routable has not been asked, nobody is asked twice. Who cannot be connected to is no reason to wait
+/// before another is asked, and costs the fleet nothing; for everything else there is a pause and a budget.
+#[derive(Debug, Default)]
+pub struct Attempts {
+    made: u32,
+    tried: SmallVec<[WorkerId; 4]>,
+    pause: Duration,
+    is_second_round: bool,
+}
+
+impl Attempts {
+    /// Attempts made.
+    pub fn made(&self) -> u32 {
+        self.made
+    }
+
+    /// Whom not to ask now: who has failed, until everybody has.
+    pub fn tried(&self) -> &[WorkerId] {
+        &self.tried
+    }
+
+    /// Whether everybody has failed once: what fails now has failed before.
+    pub fn is_second_round(&self) -> bool {
+        self.is_second_round
+    }
+
+    /// Counts one more attempt.
+    pub fn begin(&mut self) {
+        self.made += 1;
+    }
+
+    /// The pause before somebody else is asked than `worker`, who has failed. `chance` is a draw between 0 and 1.
+    ///
+    /// # Errors
+    /// When nobody is asked again.
+    pub fn failed(
+        &mut self,
+        worker: WorkerId,
+        failed: Failed,
+        rules: &RetryRules,
+        (budget, now_ms): (&RetryBudget, u64),
+        chance: f64,
+    ) -> Result<Duration, GiveUp> {
+        if self.made >= rules.attempts_max {
+            return Err(GiveUp::Exhausted);
+        }
+        if !failed.is_unreached && !budget.withdraw(now_ms) {
+            return Err(GiveUp::Denied);
+        }
+        self.tried.push(worker);
+        self.pause = rules.pause(self.made, chance);
+        Ok(if failed.is_unreached { Duration::ZERO } else { self.pause })
+    }
+
+    /// The further pause before those are asked again who have failed, because nobody else is left.
+    ///
+    /// # Errors
+    /// When they are not.
+    pub fn nobody_else(&mut self, failed: Failed, rules: &RetryRules) -> Result<Duration, GiveUp> {
+        let pause =
+            if failed.is_unreached { self.pause } else { failed.retry_after.saturating_sub(self.pause) };
+        if pause > rules.backoff_max {
+            return Err(GiveUp::TooLong);
+        }
+        self.tried.clear();
+        self.is_second_round = true;
+        Ok(pause)
+    }
 }
 
 impl RetryRules {
@@ -59,6 +154,36 @@ mod tests {
         let expected = [50.0, 75.0, 112.5, 150.0, 150.0];
         assert!(pauses.iter().zip(expected).all(|(is, should)| (is - should).abs() < 1e-6), "{pauses:?}");
         assert_eq!(RULES.pause(u32::MAX, 0.5), RULES.backoff_max);
+    }
+
+    #[test]
+    fn nobody_is_asked_twice_while_somebody_is_left() {
+        let (budget, id) = (RetryBudget::new(20), |index| WorkerId { index, generation: 1 });
+        let mut attempts = Attempts::default();
+        let broken = Failed::default();
+        attempts.begin();
+        assert_eq!(attempts.failed(id(0), broken, &RULES, (&budget, 0), 0.5), Ok(RULES.backoff_first));
+        attempts.begin();
+        let refused = Failed { is_unreached: true, ..broken };
+        assert_eq!(attempts.failed(id(1), refused, &RULES, (&budget, 0), 0.5), Ok(Duration::ZERO));
+        assert_eq!((attempts.tried(), attempts.is_second_round()), (&[id(0), id(1)][..], false));
+        assert_eq!(attempts.nobody_else(refused, &RULES), Ok(Duration::from_millis(75)), "now it is waited");
+        assert_eq!((attempts.tried(), attempts.is_second_round()), (&[][..], true));
+        assert_eq!(budget.left(), 99, "who was not reached costs nothing");
+    }
+
+    #[test]
+    fn an_end_is_told_by_its_reason() {
+        let (budget, worker) = (RetryBudget::new(0), WorkerId { index: 0, generation: 1 });
+        let mut attempts = Attempts::default();
+        let busy = Failed { is_unreached: false, retry_after: Duration::from_secs(1) };
+        attempts.begin();
+        assert!(attempts.failed(worker, busy, &RULES, (&budget, 0), 0.5).is_ok());
+        assert_eq!(attempts.nobody_else(busy, &RULES), Err(GiveUp::TooLong));
+        while budget.withdraw(0) {}
+        assert_eq!(attempts.failed(worker, busy, &RULES, (&budget, 0), 0.5), Err(GiveUp::Denied));
+        (0..4).for_each(|_| attempts.begin());
+        assert_eq!(attempts.failed(worker, busy, &RULES, (&budget, 1_000), 0.5), Err(GiveUp::Exhausted));
     }
 
     #[test]

@@ -81,6 +81,11 @@ impl Leg {
         &self.worker
     }
 
+    /// The worker, to be kept.
+    pub(crate) fn shared_worker(&self) -> Arc<Worker> {
+        Arc::clone(&self.worker)
+    }
+
     /// Counters of the model.
     pub(crate) fn stats(&self) -> &ModelStats {
         &self.stats

@@ -95,7 +95,7 @@ impl Shard {
             index,
             clock: Clock::new(start),
             slots: Slots::default(),
-            ports: Ports::new(shared.reports, shared.admin, shared.tokens),
+            ports: Ports::new(shared.reports, shared.admin, shared.tokens, shared.spans),
             upstreams: RefCell::new(Upstreams::default()),
             scratch: RefCell::new(Scratch {
                 inbound: vec![0; limits::STREAM_READ_BYTES].into_boxed_slice(),
@@ -160,6 +160,11 @@ impl Shard {
     /// A draw between 0 and 1.
     pub(crate) fn chance(&self) -> f64 {
         self.ids.borrow_mut().random()
+    }
+
+    /// A random number that is never 0.
+    pub(crate) fn draw(&self) -> u64 {
+        self.ids.borrow_mut().random_range(1..=u64::MAX)
     }
 
     /// Makes up a request id.

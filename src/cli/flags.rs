@@ -4,6 +4,7 @@ mod admission;
 mod edge;
 mod reliability;
 pub(crate) mod security;
+mod traces;
 
 use std::path::PathBuf;
 
@@ -15,6 +16,7 @@ pub(crate) use self::edge::ClientFlags;
 pub(crate) use self::edge::TlsFlags;
 pub(crate) use self::reliability::BreakerFlags;
 pub(crate) use self::reliability::RetryFlags;
+pub(crate) use self::traces::TraceFlags;
 pub(crate) use crate::cli::flags::admission::AdmissionFlags;
 use crate::cli::flags::security::SecurityFlags;
 
@@ -53,6 +55,8 @@ pub(crate) struct LaunchFlags {
     pub(crate) logs: LogFlags,
     #[command(flatten)]
     pub(crate) metrics: MetricFlags,
+    #[command(flatten)]
+    pub(crate) traces: TraceFlags,
 }
 
 /// Where and on what the gateway runs.

@@ -63,6 +63,9 @@ pub(crate) fn retries(sources: &Sources) -> Vec<MetricFamily> {
             "Streams that another worker took over after that.",
             |shard| &shard.streams_resumed_total,
         ),
+        counter("smg_spans_dropped_total", "Spans not exported because too many waited.", |shard| {
+            &shard.spans_dropped_total
+        }),
         pauses.build(),
         paused.build(),
     ]

@@ -28,3 +28,4 @@ mod security;
 mod slow;
 mod streams;
 mod tls;
+mod traces;

@@ -19,6 +19,7 @@ pub mod ring;
 pub mod rules;
 pub mod secret;
 pub mod snapshot;
+pub mod span;
 pub mod stats;
 pub mod sticky;
 pub mod tree;

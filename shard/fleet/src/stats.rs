@@ -76,6 +76,8 @@ pub struct ShardStats {
     pub upstream_idle: Counter,
     /// Batches of reports not taken because control's inbox was full.
     pub reports_dropped_total: Counter,
+    /// Spans not exported because too many waited.
+    pub spans_dropped_total: Counter,
     /// Prompt blocks looked up in the prefix tree.
     pub prefix_blocks_total: Counter,
     /// Of these, blocks that the chosen worker was known to hold.
@@ -131,6 +133,7 @@ impl ShardStats {
             upstream_reuses_total: Counter::default(),
             upstream_idle: Counter::default(),
             reports_dropped_total: Counter::default(),
+            spans_dropped_total: Counter::default(),
             prefix_blocks_total: Counter::default(),
             prefix_blocks_matched_total: Counter::default(),
             received_bytes_total: Counter::default(),

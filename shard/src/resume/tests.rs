@@ -89,7 +89,7 @@ fn a_story_cut_anywhere_is_told_to_its_end() {
         let whole = stream(kind, "first", &WORDS, 7);
         let undisturbed = hear(kind, &whole.concat());
         for cut in 0..whole.len() {
-            let mut story = Story::new(kind, &body(kind)).expect("it may be continued");
+            let mut story = Story::new(kind);
             let mut told = whole[..cut].concat();
             story.listen(&told);
             match story.sequel(&body(kind)) {
@@ -144,7 +144,7 @@ fn check_asked(kind: Kind, asked: &[u8], said: usize) {
 fn a_story_may_change_its_teller_at_every_word() {
     for kind in [Kind::Chat, Kind::Completion] {
         let undisturbed = hear(kind, &stream(kind, "first", &WORDS, 7).concat());
-        let mut story = Story::new(kind, &body(kind)).expect("it may be continued");
+        let mut story = Story::new(kind);
         let mut told = Vec::new();
         let begin = usize::from(kind == Kind::Chat);
         for said in 0..=WORDS.len() {
@@ -167,7 +167,7 @@ fn a_story_may_change_its_teller_at_every_word() {
 
 #[test]
 fn an_answer_at_its_limit_is_ended() {
-    let mut story = Story::new(Kind::Completion, br#"{"prompt":"p","max_tokens":2}"#).expect("free text");
+    let mut story = Story::new(Kind::Completion);
     let events = stream(Kind::Completion, "first", &["a", "b"], 1);
     story.listen(&events[..2].concat());
     let Sequel::End(end) = story.sequel(br#"{"prompt":"p","max_tokens":2}"#) else {
@@ -182,7 +182,7 @@ fn what_cannot_be_continued_is_not() {
     let chat = |more: &str| {
         let body =
             format!("{{\"messages\":[{{\"role\":\"user\",\"content\":\"hi\"}}],\"stream\":true{more}}}");
-        Story::new(Kind::Chat, body.as_bytes())
+        request::limits(Kind::Chat, body.as_bytes())
     };
     assert!(chat("").is_some());
     for more in [
@@ -217,14 +217,14 @@ fn what_cannot_be_continued_is_not() {
     ] {
         assert!(chat(more).is_some(), "{more}");
     }
-    let completion = |body: &str| Story::new(Kind::Completion, body.as_bytes());
+    let completion = |body: &str| request::limits(Kind::Completion, body.as_bytes());
     assert!(completion(r#"{"prompt":"a"}"#).is_none(), "how long it may get is not known");
     assert!(completion(r#"{"prompt":["a"],"max_tokens":1}"#).is_none());
     assert!(completion(r#"{"prompt":[1,2],"max_tokens":1}"#).is_none());
     assert!(completion(r#"{"prompt":"a","max_tokens":1,"echo":true}"#).is_none());
     assert!(completion(r#"{"prompt":"a","max_tokens":1,"best_of":2}"#).is_none());
-    assert!(Story::new(Kind::Chat, br#"{"messages":[]}"#).is_none());
-    assert!(Story::new(Kind::Chat, b"not JSON").is_none());
+    assert!(request::limits(Kind::Chat, br#"{"messages":[]}"#).is_none());
+    assert!(request::limits(Kind::Chat, b"not JSON").is_none());
 }
 
 #[test]
@@ -246,7 +246,7 @@ fn what_was_told_may_forbid_it_later() {
         r#"{"reasoning":"hm"}"#,
         r#"{"refusal":"no"}"#,
     ] {
-        let mut story = Story::new(Kind::Chat, &body(Kind::Chat)).expect("free text");
+        let mut story = Story::new(Kind::Chat);
         let word = r#"data: {"id":"1","choices":[{"index":0,"delta":{"content":"a"},"finish_reason":null}]}"#;
         story.listen(format!("{word}\n\n").as_bytes());
         assert!(story.has_sequel());
@@ -258,7 +258,7 @@ fn what_was_told_may_forbid_it_later() {
     for event in
         ["data: {\"error\":{}}", "data: not JSON", "data: {\"choices\":[{\"index\":1,\"delta\":{}}]}"]
     {
-        let mut story = Story::new(Kind::Chat, &body(Kind::Chat)).expect("free text");
+        let mut story = Story::new(Kind::Chat);
         story.listen(&stream(Kind::Chat, "1", &WORDS, 1)[..3].concat());
         story.listen(format!("{event}\n\n").as_bytes());
         assert!(!story.has_sequel(), "{event}");

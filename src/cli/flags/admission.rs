@@ -24,7 +24,7 @@ pub(crate) struct AdmissionFlags {
     /// The highest class that a request can ask for
     #[arg(long, default_value = "default", value_name = "CLASS")]
     pub(crate) priority_scheduler_default_max_class: String,
-    /// Take the tenant of a request from a header; else it is told by Authorization
+    /// Take the tenant of a request from a header; else it is told by its key or where it came from
     #[arg(long)]
     pub(crate) trust_tenant_header: bool,
     /// The header that names the tenant
