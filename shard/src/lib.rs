@@ -1,8 +1,9 @@
 //! The data plane: one shard per CPU, each with its own accept loop, codec, worker connections and policy replica.
 //!
-//! A request's life, in the order of the modules that carry it: [`accept`] → [`conn`] (idle until readable) →
-//! [`intake`] (head and body) → [`exchange`] (which endpoint) → [`admit`] (at once, or from a queue) → [`route`] (which
-//! worker) → [`dispatch`] (attempts, each an [`ask`] over an [`upstream`] connection) → [`relay`] → [`finish`].
+//! A request's life, in the order of the modules that carry it: [`accept`] → [`conn`] (TLS, [`http2`], idle until
+//! readable) → [`intake`] (head and body) → [`exchange`] (which endpoint) → [`admit`] (at once, or from a queue) →
+//! [`route`] (which worker) → [`dispatch`] (attempts, each an [`ask`] over an [`upstream`] connection that [`dial`] made)
+//! → [`relay`] → [`finish`].
 //!
 //! Invariants
 //! - A shard talks to other threads only through [`port`], [`fleet::admission`] and atomic cells; nothing here waits for

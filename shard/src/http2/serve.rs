@@ -65,7 +65,11 @@ async fn take_streams(shard: &Rc<Shard>, mut connection: Connection<Io, Bytes>, 
     loop {
         // To the tick the connection itself is always idle, so that draining wakes it; its streams have slots of
         // their own.
-        slot.idle_until(shard.clock.deadline_ms(limits::TICK));
+        slot.idle_until(match goodbye_ms {
+            Some(_) => shard.clock.deadline_ms(limits::LINGER_MAX),
+            None if streams.open.get() > 0 => shard.clock.deadline_ms(shard.config.keep_alive_timeout),
+            None => streams.ended_ms.get() + keep_alive_ms(shard),
+        });
         let next = poll_fn(|cx| connection.poll_accept(cx).map(Ok));
         match complete(slot, next).await {
             Ok(Ok(Some(Ok((request, respond))))) => begin(shard, request, respond, origin, &streams),
@@ -94,8 +98,11 @@ async fn take_streams(shard: &Rc<Shard>, mut connection: Connection<Io, Bytes>, 
 const LINGER_MS: u64 = limits::LINGER_MAX.as_millis() as u64;
 
 fn is_idle(shard: &Shard, streams: &Streams) -> bool {
-    let keep_alive_ms = shard.config.keep_alive_timeout.as_millis() as u64;
-    streams.open.get() == 0 && shard.clock.coarse_ms() >= streams.ended_ms.get() + keep_alive_ms
+    streams.open.get() == 0 && shard.clock.coarse_ms() >= streams.ended_ms.get() + keep_alive_ms(shard)
+}
+
+fn keep_alive_ms(shard: &Shard) -> u64 {
+    shard.config.keep_alive_timeout.as_millis() as u64
 }
 
 fn begin(

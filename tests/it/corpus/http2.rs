@@ -317,7 +317,6 @@ pub(super) fn beginnings() -> Vec<Case> {
         case("two prefaces", then(&[PREFACE, &frame(SETTINGS, 0, 0, &[])].concat()), Ended),
         case("a preface and nothing", preface.clone(), Ended),
         case("another frame than settings is borne with", then(&frame(PING, 0, 0, &[0; 8])), Status(200)),
-        case("an answer to settings first is borne with", then(&frame(SETTINGS, ACK, 0, &[])), Status(200)),
         case("settings larger than allowed", then(&frame(SETTINGS, 0, 0, &[0; 30_000])), Ended),
     ]
 }
