@@ -44,6 +44,7 @@ use crate::metrics::Sources;
 use crate::services;
 use crate::services::jwks;
 use crate::services::jwks::Issuer;
+use crate::tls;
 use crate::traces;
 use crate::traces::TraceConfig;
 
@@ -135,23 +136,14 @@ pub(crate) fn start(mut config: Config) -> Result<Running, Failure> {
         };
         shards.push(shard::spawn(config.shard.clone(), shared.clone(), place, start).map_err(no_thread)?);
     }
-    let scrape = sources.clone();
-    let extra: services::ExtraTask = Box::new(move || {
-        Box::pin(async move {
-            if let Some(listener) = metrics_listener {
-                metrics::serve(listener, scrape).await;
-            }
-        })
-    });
-    let mut extra: Vec<_> = std::iter::once(extra).chain(verify).collect();
+    let scraped = serve_metrics(metrics_listener, sources.clone());
+    let mut extra: Vec<_> = std::iter::once(scraped).chain(verify).collect();
     if let (Some(spans), Some(collector)) = (span_inbox, config.collector.take()) {
         let config = TraceConfig { collector, start_unix_ns: unix_ns_at(start) };
         extra.push(Box::new(move || Box::pin(traces::run(spans, config))));
     }
     let destinations = destinations(&config);
-    if let Some(server) = config.tls.server {
-        extra.push(Box::new(move || Box::pin(async move { server.watch().await })));
-    }
+    extra.extend(config.tls.server.map(watch_certificate));
     let (handle, _services) =
         services::spawn(results, destinations, &config.tls.client, extra).map_err(no_thread)?;
     let doors = control::Doors {
@@ -177,6 +169,20 @@ pub(crate) fn start(mut config: Config) -> Result<Running, Failure> {
         "ringway {} listens", env!("CARGO_PKG_VERSION")
     );
     Ok(Running { shards, control, shared, sources, _logs: logs })
+}
+
+fn serve_metrics(listener: Option<TcpListener>, sources: Sources) -> services::ExtraTask {
+    Box::new(move || {
+        Box::pin(async move {
+            if let Some(listener) = listener {
+                metrics::serve(listener, sources).await;
+            }
+        })
+    })
+}
+
+fn watch_certificate(server: tls::Server) -> services::ExtraTask {
+    Box::new(move || Box::pin(async move { server.watch().await }))
 }
 
 // === impl Running ===

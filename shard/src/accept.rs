@@ -13,6 +13,7 @@ use crate::client::Origin;
 use crate::conn;
 use crate::guard::Door;
 use crate::limits;
+use crate::rt::socket::Socket;
 use crate::rt::wait::Slot;
 use crate::rt::wait::Sweep;
 use crate::rt::wait::complete;
@@ -64,7 +65,7 @@ fn welcome(shard: &Rc<Shard>, stream: TcpStream, origin: Origin) {
     if let Err(error) = stream.set_nodelay(true) {
         warn!(shard = shard.index, %error, "cannot set TCP_NODELAY");
     }
-    monoio::spawn(conn::serve(Rc::clone(shard), stream, origin, permit));
+    monoio::spawn(conn::serve(Rc::clone(shard), Socket::Tcp(stream), origin, permit));
 }
 
 /// Housekeeping: time, deadlines, reports, idle worker connections, the lifecycle.

@@ -106,7 +106,8 @@ impl Socket {
         match self {
             // Epoll must check readiness anew (`relaxed` is false), since reads happen behind the driver's back.
             Self::Tcp(stream) => stream.readable(false).await,
-            Self::Tls(tls) => tls.readable().await,
+            // Boxed, so that an idle plain connection has no room set aside for it.
+            Self::Tls(tls) => Box::pin(tls.readable()).await,
             Self::Pipe(pipe) => {
                 poll_fn(|cx| pipe.poll_readable(cx)).await;
                 Ok(())
