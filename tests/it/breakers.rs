@@ -84,9 +84,11 @@ fn a_worker_comes_back_after_its_probes() {
     });
     assert_eq!(failing.received().len() - before, 2, "as many probes as close it");
     let turns = |worker: &Worker| worker.received().len();
-    let counted = (turns(&failing), turns(&well));
-    (0..10).for_each(|_| assert_eq!(client.ask(&chat("hello")).status, 200));
-    assert_eq!((turns(&failing) - counted.0, turns(&well) - counted.1), (5, 5), "turn and turn about again");
+    wait::until("turn and turn about again, once control has heard of it", || {
+        let counted = (turns(&failing), turns(&well));
+        (0..10).for_each(|_| assert_eq!(client.ask(&chat("hello")).status, 200));
+        (turns(&failing) - counted.0, turns(&well) - counted.1) == (5, 5)
+    });
 }
 
 #[test]
