@@ -115,7 +115,9 @@ def main():
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--rounds", type=int, default=7)
     options.add_argument("--seconds", type=int, default=3)
+    options.add_argument("--on", help="other flags to compare with, as one string")
     options = options.parse_args()
+    on_flags = ON if options.on is None else options.on.split()
     swallow()
     nginx = pinned(1, backend())
     try:
@@ -129,7 +131,7 @@ wrk.body = '{{"model":"m","messages":[{{"role":"user","content":"{prompt}"}}]}}'
             figures = {"off": [], "on": []}
             for at in range(options.rounds):
                 for which in ("off", "on") if at % 2 == 0 else ("on", "off"):
-                    figures[which].append(round_us(OFF if which == "off" else ON, script, options.seconds))
+                    figures[which].append(round_us(OFF if which == "off" else on_flags, script, options.seconds))
             off, on = (statistics.median(figures[which]) for which in ("off", "on"))
             print(f"{name}: off {off:.2f} us, on {on:.2f} us, ratio {on / off:.3f}   "
                   f"(off {min(figures['off']):.2f}..{max(figures['off']):.2f}, "

@@ -89,7 +89,7 @@ pub(crate) async fn run(
         let attempt = attempt(shard, client, watch.as_mut(), outgoing, leg.worker(), &trace.request_id);
         setback = Some(match attempt.await {
             Ok(answered) => {
-                trace.upstream_head = Some(shard.clock.now());
+                trace.upstream_head.get_or_insert_with(|| shard.clock.now());
                 match Setback::of_answer(shard, leg, answered) {
                     Ok(answered) => return Ok(answered),
                     Err(setback) => setback,
