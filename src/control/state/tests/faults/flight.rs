@@ -229,17 +229,17 @@ impl Simulation {
     fn first(&mut self, flight: &mut Flight) -> Step {
         self.budget.deposit();
         self.book.budget.deposit();
-        if self.ask(flight) { Step::Goes } else { Step::Ends(End::NoWorkers) }
+        if self.ask(flight, false) { Step::Goes } else { Step::Ends(End::NoWorkers) }
     }
 
     /// The pause before another attempt is over.
     fn rested(&mut self, flight: &mut Flight, is_last: bool) -> Step {
-        if self.ask(flight) {
+        if self.ask(flight, false) {
             return Step::Goes;
         }
         if is_last {
             flight.attempts.start_over();
-            return if self.ask(flight) { Step::Goes } else { Step::Ends(End::NoWorkers) };
+            return if self.ask(flight, true) { Step::Goes } else { Step::Ends(End::NoWorkers) };
         }
         match flight.attempts.nobody_else(flight.failed, &self.retry) {
             Ok(pause) => {
@@ -250,8 +250,9 @@ impl Simulation {
         }
     }
 
-    /// Chooses a worker and asks it; false when there is none to choose.
-    fn ask(&mut self, flight: &mut Flight) -> bool {
+    /// Chooses a worker and asks it; false when there is none to choose. `starts_over` says that everybody may be asked
+    /// again.
+    fn ask(&mut self, flight: &mut Flight, starts_over: bool) -> bool {
         let now = self.rig.now;
         let block = |at: u64| (flight.conversation << 8 | at).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let blocks: Vec<u64> = (0..=flight.conversation % 24).map(block).collect();
@@ -268,17 +269,17 @@ impl Simulation {
         };
         let picked = pick(replica, snapshot, &pool, &request, Some(&self.breaker), false);
         let routable = self.book.routable(snapshot, &pool);
-        let untried: Vec<WorkerId> =
-            routable.iter().copied().filter(|id| !flight.round.contains(id)).collect();
+        if starts_over {
+            flight.round.clear();
+        }
         let Some((choice, pass)) = picked else {
-            let left = routable.iter().find(|id| !request.excluded.contains(id));
+            let left = routable.iter().find(|id| !flight.round.contains(id));
             assert_eq!(left, None, "somebody could have been asked");
             return false;
         };
         let id = choice.worker.id;
-        if flight.round.contains(&id) {
-            assert_eq!(untried, [], "{id:?} is asked again before somebody is at all");
-            flight.round.clear();
+        assert!(!flight.round.contains(&id), "{id:?} is asked again before everybody has been");
+        if starts_over {
             self.book.note("second round");
         }
         flight.round.push(id);
