@@ -159,6 +159,11 @@ async fn another(
     }
     let Ok(pause) = trace.attempts.nobody_else(failed, rules) else { return Ok(None) };
     rest(shard, client, watch, pause, trace.attempts.made()).await?;
+    // Somebody may have come back meanwhile.
+    if let Ok(leg) = choose(shard, outgoing, trace) {
+        return Ok(Some(leg));
+    }
+    trace.attempts.start_over();
     Ok(choose(shard, outgoing, trace).ok())
 }
 
@@ -211,7 +216,7 @@ impl Setback {
             Ok(_) | Err(_) => None,
         };
         let Some((status, retry_after)) = status_and_pause else { return Ok(answered) };
-        leg.judge(shard, outcome_of(status));
+        leg.judge(shard, retry::outcome_of(status));
         debug!(worker = %leg.worker().url, status, "attempt answered with an error");
         let retry_after = retry_after.unwrap_or_default();
         Err(Self { cause: Cause::Answered(Box::new(answered)), retry_after })
@@ -261,16 +266,6 @@ impl Setback {
 
 /// Where the status stands in `HTTP/1.1 200 OK`.
 const STATUS_AT: std::ops::Range<usize> = 9..12;
-
-/// What a worker's status says about the worker: 4xx is the client's doing, and 429 and 503 are back-pressure.
-pub(crate) fn outcome_of(status: u16) -> Outcome {
-    match status {
-        503 => Outcome::Neutral,
-        0..400 => Outcome::Success,
-        500.. => Outcome::Failure,
-        400..500 => Outcome::Neutral,
-    }
-}
 
 /// Counts what a worker did wrong, and tells control of a worker that cannot be connected to.
 ///

@@ -31,6 +31,7 @@ mod intake;
 mod limits;
 pub mod listen;
 mod media;
+pub mod pick;
 mod port;
 mod relay;
 mod respond;

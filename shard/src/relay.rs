@@ -21,7 +21,6 @@ use crate::answer::answer_error;
 use crate::ask::Answered;
 use crate::client::Client;
 use crate::client::Next;
-use crate::dispatch;
 use crate::dispatch::Setback;
 use crate::dispatch::failure_error;
 use crate::dispatch::note_timeout;
@@ -42,6 +41,7 @@ use crate::relay::stream::Kind;
 use crate::relay::stream::Relay;
 use crate::respond::Connection;
 use crate::resume::Story;
+use crate::retry;
 use crate::route::Leg;
 use crate::rt::wait::Readiness;
 use crate::state::Shard;
@@ -85,7 +85,7 @@ pub(crate) async fn run(
     let early = &buf[head_len..];
     if let Some(relay) = down.begun.take_if(|_| head.status != 200 || plan.kind != Kind::Events) {
         let leg = leg(trace);
-        leg.judge(shard, dispatch::outcome_of(head.status));
+        leg.judge(shard, retry::outcome_of(head.status));
         let message =
             format!("worker {} answered {} to a stream that had begun", leg.worker().url, head.status);
         let error = ApiError::new(ErrorCode::UpstreamProtocol, message);
@@ -148,7 +148,7 @@ pub(crate) async fn run(
     Relayed::Over(match outcome {
         Ok(is_exact) => {
             let leg = leg(trace);
-            leg.judge(shard, dispatch::outcome_of(head.status));
+            leg.judge(shard, retry::outcome_of(head.status));
             leg.worker().cells.succeed();
             if is_exact && is_reusable {
                 let now_ms = shard.clock.coarse_ms();

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use fleet::breaker::Outcome;
 use fleet::budget::RetryBudget;
 use fleet::id::WorkerId;
 use smallvec::SmallVec;
@@ -108,9 +109,13 @@ impl Attempts {
         if pause > rules.backoff_max {
             return Err(GiveUp::TooLong);
         }
+        Ok(pause)
+    }
+
+    /// After that pause there is still nobody else: whoever has failed may be asked again.
+    pub fn start_over(&mut self) {
         self.tried.clear();
         self.is_second_round = true;
-        Ok(pause)
     }
 }
 
@@ -125,8 +130,18 @@ impl RetryRules {
 }
 
 /// Whether a worker's answer with this status is no answer to the client yet, as in SGLang's gateway.
-pub(crate) fn is_retryable(status: u16) -> bool {
+pub fn is_retryable(status: u16) -> bool {
     matches!(status, 408 | 429 | 500 | 502 | 503 | 504)
+}
+
+/// What a worker's status says about the worker: 4xx is the client's doing, and 429 and 503 are back-pressure.
+pub fn outcome_of(status: u16) -> Outcome {
+    match status {
+        503 => Outcome::Neutral,
+        0..400 => Outcome::Success,
+        500.. => Outcome::Failure,
+        400..500 => Outcome::Neutral,
+    }
 }
 
 /// How long a worker asks to be left alone. A date instead of seconds is rare among engines and counts as nothing said.
@@ -168,6 +183,8 @@ mod tests {
         assert_eq!(attempts.failed(id(1), refused, &RULES, (&budget, 0), 0.5), Ok(Duration::ZERO));
         assert_eq!((attempts.tried(), attempts.is_second_round()), (&[id(0), id(1)][..], false));
         assert_eq!(attempts.nobody_else(refused, &RULES), Ok(Duration::from_millis(75)), "now it is waited");
+        assert_eq!(attempts.tried(), &[id(0), id(1)][..], "somebody may come back meanwhile");
+        attempts.start_over();
         assert_eq!((attempts.tried(), attempts.is_second_round()), (&[][..], true));
         assert_eq!(budget.left(), 99, "who was not reached costs nothing");
     }

@@ -13,7 +13,6 @@ use fleet::blocks::bytes_covered;
 use fleet::blocks::hash_blocks;
 use fleet::breaker::Circuit;
 use fleet::breaker::Outcome;
-use fleet::breaker::Pass;
 use fleet::decision;
 use fleet::decision::Decision;
 use fleet::id::WorkerId;
@@ -30,13 +29,14 @@ use policy::Keys;
 use policy::Policy;
 use policy::Reason;
 use policy::Request;
-use smallvec::SmallVec;
 use tracing::info;
 use tracing::warn;
 use wire::RequestHead;
 
 use crate::explain;
 use crate::limits;
+use crate::pick::Hold;
+use crate::pick::pick;
 use crate::port::Ports;
 use crate::state::Prompt;
 use crate::state::Shard;
@@ -57,15 +57,10 @@ pub(crate) struct Input<'a, 'h> {
 /// One upstream exchange's claim on a worker: counts in its load until dropped.
 #[derive(Debug)]
 pub(crate) struct Leg {
-    worker: Arc<Worker>,
+    hold: Hold,
     stats: Arc<ModelStats>,
     /// Seed of the model's keys, if its policy follows answers.
     answer_seed: Option<u64>,
-    claim: Claim,
-    /// The worker's circuit breaker let this through and hears how it ended; none once it has.
-    pass: Option<Pass>,
-    is_prompt_done: bool,
-    is_released: bool,
     /// Whether the worker has failed this request before.
     pub(crate) is_repeat: bool,
     /// When the worker was chosen.
@@ -78,12 +73,12 @@ pub(crate) struct Leg {
 
 impl Leg {
     pub(crate) fn worker(&self) -> &Worker {
-        &self.worker
+        self.hold.worker()
     }
 
     /// The worker, to be kept.
     pub(crate) fn shared_worker(&self) -> Arc<Worker> {
-        Arc::clone(&self.worker)
+        Arc::clone(self.hold.worker())
     }
 
     /// Counters of the model.
@@ -93,54 +88,38 @@ impl Leg {
 
     /// The worker has begun to answer, so it has computed the prompt.
     pub(crate) fn prompt_done(&mut self) {
-        if !self.is_released && !std::mem::replace(&mut self.is_prompt_done, true) {
-            self.worker().prompt_done(&self.claim);
-        }
+        self.hold.prompt_done();
     }
 
     /// The worker is done with this request: it counts in its load no more.
     ///
     /// Said before the last bytes go to the client, so that who asks again upon its answer finds the worker free.
     pub(crate) fn release(&mut self) {
-        if !std::mem::replace(&mut self.is_released, true) {
-            self.worker().end(&self.claim, self.is_prompt_done);
-        }
+        self.hold.release();
     }
 
     /// Says what the request showed about its worker. The first word counts.
     pub(crate) fn judge(&mut self, shard: &Rc<Shard>, outcome: Outcome) {
-        let (Some(pass), Some(rules)) = (self.pass.take(), &shard.config.breaker) else { return };
-        let cells = &self.worker.cells;
-        cells.outcomes().count(outcome);
-        let Some(moved) = cells.breaker().judge(pass, outcome, shard.clock.coarse_ms(), rules) else {
-            return;
-        };
-        cells.outcomes().count_transition(moved);
-        let (worker, from, to) = (&self.worker.url, moved.from.name(), moved.to.name());
+        let Some(rules) = &shard.config.breaker else { return };
+        let Some(moved) = self.hold.judge(outcome, shard.clock.coarse_ms(), rules) else { return };
+        let worker = self.worker();
+        let (url, from, to) = (&worker.url, moved.from.name(), moved.to.name());
         match moved.to {
-            Circuit::Open => warn!(%worker, from, to, "circuit breaker: requests to the worker keep failing"),
+            Circuit::Open => {
+                warn!(worker = %url, from, to, "circuit breaker: requests to the worker keep failing");
+            }
             Circuit::Closed | Circuit::HalfOpen => {
-                info!(%worker, from, to, "circuit breaker: the worker is back")
+                info!(worker = %url, from, to, "circuit breaker: the worker is back");
             }
         }
-        Ports::report(shard, Report::Circuit { worker: self.worker.id });
+        Ports::report(shard, Report::Circuit { worker: worker.id });
     }
 
     /// Remembers the worker as the one that has the answer `id`, for a request that continues it.
     pub(crate) fn has_answer(&self, id: &[u8], sticky: &StickyTable, tick: u32) {
         let Some(seed) = self.answer_seed else { return };
         let key = policy::answer_key(id, seed);
-        sticky.assign(key, sticky.get(key), self.worker.id, tick);
-    }
-}
-
-impl Drop for Leg {
-    fn drop(&mut self) {
-        self.release();
-        // Nobody came to judge it: the client left, and a probe gives its place to another.
-        if let Some(pass) = self.pass.take() {
-            self.worker.cells.breaker().release(pass);
-        }
+        sticky.assign(key, sticky.get(key), self.worker().id, tick);
     }
 }
 
@@ -173,31 +152,11 @@ pub(crate) fn choose(shard: &Rc<Shard>, input: &Input<'_, '_>) -> Result<Leg, Ap
             tick: shard.clock.coarse_seconds(),
         };
         let mut replica = shard.replica.borrow_mut();
-        // Who must not be sent to is seldom in the pool: a breaker that opened within the last millisecond, or one that
-        // has its fill of probes.
-        let mut refused = SmallVec::<[WorkerId; 8]>::new();
-        let (choice, pass) = loop {
-            let excluded = if refused.is_empty() { input.excluded } else { &refused };
-            let choice =
-                replica.choose(snapshot, pool, &Request { excluded, ..request }).ok_or_else(no_workers)?;
-            if choice.worker.can_continue || !input.is_continuation {
-                let Some(rules) = &shard.config.breaker else { break (choice, None) };
-                if let Some(pass) = choice.worker.cells.breaker().admit(rules) {
-                    break (choice, Some(pass));
-                }
-            }
-            let turned_away = choice.worker.id;
-            if refused.is_empty() {
-                refused.extend_from_slice(input.excluded);
-            }
-            if refused.len() >= input.excluded.len() + limits::BREAKERS_ASKED_MAX {
-                return Err(no_workers());
-            }
-            refused.push(turned_away);
-        };
+        let breaker = shard.config.breaker.as_ref();
+        let (choice, pass) = pick(&mut replica, snapshot, pool, &request, breaker, input.is_continuation)
+            .ok_or_else(no_workers)?;
         let chosen = shard.clock.now();
-        let claim = claim(&request, &choice);
-        choice.worker.begin(&claim);
+        let hold = Hold::begin(choice.worker, claim(&request, &choice), pass);
         // A second attempt looks for the same blocks again: counted once.
         if input.excluded.is_empty() {
             shard.stats.prefix_blocks_total.add(blocks.len() as u64);
@@ -216,13 +175,9 @@ pub(crate) fn choose(shard: &Rc<Shard>, input: &Input<'_, '_>) -> Result<Leg, Ap
         let explanation = explain::is_wanted(shard, input.head)
             .then(|| explain::explanation(&snapshot.fleet, pool, &decision).into());
         Ok(Leg {
-            worker: Arc::clone(choice.worker),
+            hold,
             stats: Arc::clone(&pool.stats),
             answer_seed: matches!(pool.policy, Policy::CacheAware(_)).then_some(pool.block_seed),
-            claim,
-            pass,
-            is_prompt_done: false,
-            is_released: false,
             is_repeat: false,
             chosen,
             reason: choice.reason,

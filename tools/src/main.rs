@@ -1,6 +1,7 @@
-//! Tools of the repository: `tidy` checks its rules, `chaos` and `startup` try the release binary.
+//! Tools of the repository: `tidy` checks its rules, `chaos`, `faults` and `startup` try the release binary.
 
 mod chaos;
+mod faults;
 mod startup;
 mod tidy;
 
@@ -21,6 +22,7 @@ struct Args {
 enum Tool {
     Tidy(tidy::Args),
     Chaos(chaos::Args),
+    Faults(faults::Args),
     Startup(startup::Args),
 }
 
@@ -28,6 +30,7 @@ fn main() -> ExitCode {
     let is_good = match argh::from_env::<Args>().tool {
         Tool::Tidy(_) => tidy::run(),
         Tool::Chaos(args) => chaos::run(&args),
+        Tool::Faults(args) => faults::run(&args),
         Tool::Startup(args) => startup::run(&args),
     };
     if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE }

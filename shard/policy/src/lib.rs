@@ -125,8 +125,10 @@ impl Replica {
         pool: &'a Pool,
         request: &Request<'_>,
     ) -> Option<Choice<'a>> {
+        // Who has left and been followed by another at the same index excludes nobody.
+        let is_there = |id: &&WorkerId| snapshot.fleet.worker(**id).is_some();
         let excluded: SmallVec<[u32; EXCLUDED_INLINE]> =
-            request.excluded.iter().map(|worker| worker.index).collect();
+            request.excluded.iter().filter(is_there).map(|id| id.index).collect();
         let scene = Scene { snapshot, pool, request, excluded: &excluded };
         let index_end = snapshot.fleet.workers.index_end() as usize;
         if self.last_chosen.len() < index_end {

@@ -5,7 +5,7 @@
 //! Engines are processes of their own, so that killing one is what it is in life.
 
 mod disturb;
-mod judge;
+pub(crate) mod judge;
 
 use std::collections::BTreeMap;
 use std::io::BufRead;
@@ -28,6 +28,9 @@ use crate::chaos::disturb::Disturber;
 use crate::chaos::judge::Judge;
 use crate::gateway::Gateway;
 use crate::gateway::Launch;
+use crate::gateway::Signal;
+use crate::gateway::send_signal;
+use crate::wait;
 
 /// What is to be done.
 #[derive(Clone, Debug)]
@@ -210,25 +213,42 @@ impl Engine {
     /// Starts `ringway engine-sim`, a fast one, and waits until it says where it listens.
     #[track_caller]
     pub fn start(program: &Path) -> Engine {
+        Engine::start_at(program, SocketAddr::from(([127, 0, 0, 1], 0)))
+    }
+
+    /// As [`Engine::start`], at this address. The kernel may close the listener of one that was killed there a moment
+    /// after its process has ended: then it is tried again.
+    #[track_caller]
+    pub fn start_at(program: &Path, addr: SocketAddr) -> Engine {
+        wait::some("an engine to start", || Engine::try_start(program, addr))
+    }
+
+    fn try_start(program: &Path, addr: SocketAddr) -> Option<Engine> {
         let mut child = Command::new(program)
             .args(["engine-sim", "--model", "sim", "--concurrency", "256"])
+            .args(["--host", &addr.ip().to_string(), "--port", &addr.port().to_string()])
             .args(["--prefill-tokens-per-s", "10000000", "--decode-tokens-per-s", "10000"])
             .env_remove("RUST_LOG")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
+            .stderr(Stdio::null())
             .spawn()
             .expect("the binary starts");
         let mut url = String::new();
         let stdout = child.stdout.take().expect("piped");
-        BufReader::new(stdout).read_line(&mut url).expect("it says where it listens");
-        let url = url.trim().to_owned();
-        assert!(url.starts_with("http://"), "an engine says {url:?}");
-        Engine { child, url }
+        BufReader::new(stdout).read_line(&mut url).expect("it says where it listens, or ends");
+        let engine = Engine { child, url: url.trim().to_owned() };
+        engine.url.starts_with("http://").then_some(engine)
     }
 
     /// `http://HOST:PORT`.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        send_signal(&self.child, signal);
     }
 
     /// Where it listens.

@@ -123,8 +123,12 @@ impl Client {
     /// # Errors
     /// When nobody listens there.
     pub fn try_connect(addr: SocketAddr) -> io::Result<Client> {
-        let stream = TcpStream::connect(addr)?;
-        Ok(Client { wire: Wire::new(stream), body: Body::Done, events: Vec::new(), is_head: false })
+        TcpStream::connect(addr).map(Client::over)
+    }
+
+    /// Speaks over a socket that is connected.
+    pub fn over(stream: TcpStream) -> Client {
+        Client { wire: Wire::new(stream), body: Body::Done, events: Vec::new(), is_head: false }
     }
 
     /// Connects.

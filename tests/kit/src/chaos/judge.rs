@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::thread;
+use std::time::Duration;
 
 use serde_json::Value;
 use serde_json::json;
@@ -19,8 +20,11 @@ const ASKERS: usize = 16;
 const PATH: &str = "/v1/chat/completions";
 
 /// The right answers.
-pub(super) struct Judge {
+pub(crate) struct Judge {
     answers: Vec<String>,
+    tokens: usize,
+    /// Pause of a client between two events of a stream.
+    pause: Duration,
 }
 
 /// What one answer was.
@@ -38,6 +42,12 @@ impl Judge {
     /// Asks an engine directly what it says to each prompt.
     #[track_caller]
     pub(super) fn ask(engine: SocketAddr, prompts: usize) -> Judge {
+        Judge::ask_for(engine, prompts, ANSWER_TOKENS)
+    }
+
+    /// As [`Judge::ask`], for answers of so many words.
+    #[track_caller]
+    pub(crate) fn ask_for(engine: SocketAddr, prompts: usize, tokens: usize) -> Judge {
         // Side by side: an engine takes its time for each.
         let share = prompts.div_ceil(ASKERS);
         let answers: Vec<String> = thread::scope(|scope| {
@@ -45,7 +55,7 @@ impl Judge {
                 let mut client = Client::connect(engine);
                 let mine = (asker * share).min(prompts)..((asker + 1) * share).min(prompts);
                 mine.map(|prompt| {
-                    let response = client.ask(&request(prompt, false));
+                    let response = client.ask(&request(prompt, tokens, false));
                     assert_eq!(response.status, 200, "{response:?}");
                     text(&response.json()["choices"][0]["message"]).to_owned()
                 })
@@ -61,11 +71,21 @@ impl Judge {
             distinct.len() == prompts && !distinct[0].is_empty(),
             "every prompt has an answer of its own"
         );
-        Judge { answers }
+        Judge { answers, tokens, pause: Duration::ZERO }
+    }
+
+    /// Has its clients read slowly.
+    pub(crate) fn unhurried(self, pause: Duration) -> Judge {
+        Judge { pause, ..self }
+    }
+
+    /// The request for a prompt.
+    pub(crate) fn request(&self, prompt: usize, is_stream: bool) -> Request {
+        request(prompt, self.tokens, is_stream)
     }
 
     /// Sends a request over `kept`, or a new connection if there is none, and notes in `outcome` what comes back.
-    pub(super) fn exchange(
+    pub(crate) fn exchange(
         &self,
         kept: &mut Option<Client>,
         addr: SocketAddr,
@@ -91,7 +111,7 @@ impl Judge {
 
     /// A request without streaming; whether its connection lives on stands beside the verdict.
     fn whole(&self, client: &mut Client, prompt: usize) -> Result<(Verdict, bool), Wrong> {
-        let response = client.try_ask(&request(prompt, false)).map_err(|error| cut(&error))?;
+        let response = client.try_ask(&self.request(prompt, false)).map_err(|error| cut(&error))?;
         let lives_on = response.headers.get("connection") != Some("close");
         if response.status != 200 {
             return clear_error(&response).map(|verdict| (verdict, lives_on));
@@ -103,7 +123,7 @@ impl Judge {
     }
 
     fn stream(&self, client: &mut Client, prompt: usize) -> Result<(Verdict, bool), Wrong> {
-        client.try_send(&request(prompt, true)).map_err(|error| cut(&error))?;
+        client.try_send(&self.request(prompt, true)).map_err(|error| cut(&error))?;
         let (status, headers) = client.try_head().map_err(|error| cut(&error))?;
         let lives_on = headers.get("connection") != Some("close");
         if status != 200 {
@@ -115,6 +135,11 @@ impl Judge {
         let mut is_finished = false;
         let mut is_done = false;
         while let Some(event) = client.try_event().map_err(|error| cut(&error))? {
+            if !self.pause.is_zero() {
+                thread::sleep(self.pause);
+            }
+            // A comment: the gateway says that another worker took over.
+            let Some(event) = event.lines().find(|line| !line.starts_with(':')) else { continue };
             let data = event.strip_prefix("data: ").ok_or_else(|| format!("no data: {event:?}"))?;
             if is_done {
                 return Err(format!("an event after the end mark: {data}"));
@@ -150,11 +175,11 @@ impl Judge {
     }
 }
 
-fn request(prompt: usize, is_stream: bool) -> Request {
+fn request(prompt: usize, tokens: usize, is_stream: bool) -> Request {
     let body = json!({
         "model": "sim",
         "messages": [{"role": "user", "content": format!("Prompt number {prompt}: what do you say to it?")}],
-        "max_tokens": ANSWER_TOKENS,
+        "max_tokens": tokens,
         "stream": is_stream,
     });
     Request::json(PATH, body.to_string())
@@ -170,7 +195,13 @@ fn cut(error: &io::Error) -> Wrong {
 
 fn clear_error(response: &Response) -> Result<Verdict, Wrong> {
     match response.error_code() {
-        Some(code) if response.status >= 500 => Ok(Verdict::Error(format!("{} {code}", response.status))),
+        Some(code) if response.status >= 500 || matches!(response.status, 408 | 429) => {
+            Ok(Verdict::Error(format!("{} {code}", response.status)))
+        }
+        // A worker's own error, relayed as it is.
+        None if response.text().contains("SimulatedError") => {
+            Ok(Verdict::Error(format!("{} of a worker", response.status)))
+        }
         _ => Err(format!("unclear: {} {}", response.status, response.text())),
     }
 }
