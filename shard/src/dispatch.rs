@@ -147,24 +147,21 @@ async fn another(
             match why {
                 GiveUp::Exhausted => shard.stats.retries_exhausted_total[trace.endpoint.index()].add(1),
                 GiveUp::Denied => shard.stats.retries_denied_total.add(1),
-                GiveUp::TooLong => {}
+                GiveUp::TooLong | GiveUp::Nobody => {}
             }
             return Ok(None);
         }
     };
     leg.release();
-    rest(shard, client, watch.as_mut(), pause, trace.attempts.made()).await?;
-    if let Ok(leg) = choose(shard, outgoing, trace) {
-        return Ok(Some(leg));
+    let mut pause = Ok(pause);
+    while let Ok(time) = pause {
+        rest(shard, client, watch.as_mut(), time, trace.attempts.made()).await?;
+        if let Ok(leg) = choose(shard, outgoing, trace) {
+            return Ok(Some(leg));
+        }
+        pause = trace.attempts.nobody_else(failed, rules);
     }
-    let Ok(pause) = trace.attempts.nobody_else(failed, rules) else { return Ok(None) };
-    rest(shard, client, watch, pause, trace.attempts.made()).await?;
-    // Somebody may have come back meanwhile.
-    if let Ok(leg) = choose(shard, outgoing, trace) {
-        return Ok(Some(leg));
-    }
-    trace.attempts.start_over();
-    Ok(choose(shard, outgoing, trace).ok())
+    Ok(None)
 }
 
 /// Lets time pass before the next attempt.

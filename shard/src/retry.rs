@@ -41,6 +41,8 @@ pub enum GiveUp {
     Denied,
     /// Whoever could be asked wants to be left alone for too long.
     TooLong,
+    /// There is nobody, not even of those who have failed.
+    Nobody,
 }
 
 /// The attempts of one request: how many, and at whom.
@@ -52,6 +54,8 @@ pub struct Attempts {
     made: u32,
     tried: SmallVec<[WorkerId; 4]>,
     pause: Duration,
+    /// How often nobody else was found since the last failure.
+    in_vain: u32,
     is_second_round: bool,
 }
 
@@ -95,27 +99,32 @@ impl Attempts {
             return Err(GiveUp::Denied);
         }
         self.tried.push(worker);
+        self.in_vain = 0;
         self.pause = rules.pause(self.made, chance);
         Ok(if failed.is_unreached { Duration::ZERO } else { self.pause })
     }
 
-    /// The further pause before those are asked again who have failed, because nobody else is left.
+    /// Nobody is there to choose who has not failed: the further pause before it is looked again. After that, those who
+    /// have failed may be chosen too.
     ///
     /// # Errors
-    /// When they are not.
+    /// When they are not asked again, or are not there.
     pub fn nobody_else(&mut self, failed: Failed, rules: &RetryRules) -> Result<Duration, GiveUp> {
-        let pause =
-            if failed.is_unreached { self.pause } else { failed.retry_after.saturating_sub(self.pause) };
-        if pause > rules.backoff_max {
-            return Err(GiveUp::TooLong);
+        self.in_vain += 1;
+        match self.in_vain {
+            1 => {
+                let retry_after = failed.retry_after.saturating_sub(self.pause);
+                let pause = if failed.is_unreached { self.pause } else { retry_after };
+                if pause > rules.backoff_max { Err(GiveUp::TooLong) } else { Ok(pause) }
+            }
+            // Nobody came back meanwhile.
+            2 => {
+                self.tried.clear();
+                self.is_second_round = true;
+                Ok(Duration::ZERO)
+            }
+            _ => Err(GiveUp::Nobody),
         }
-        Ok(pause)
-    }
-
-    /// After that pause there is still nobody else: whoever has failed may be asked again.
-    pub fn start_over(&mut self) {
-        self.tried.clear();
-        self.is_second_round = true;
     }
 }
 
@@ -184,8 +193,9 @@ mod tests {
         assert_eq!((attempts.tried(), attempts.is_second_round()), (&[id(0), id(1)][..], false));
         assert_eq!(attempts.nobody_else(refused, &RULES), Ok(Duration::from_millis(75)), "now it is waited");
         assert_eq!(attempts.tried(), &[id(0), id(1)][..], "somebody may come back meanwhile");
-        attempts.start_over();
+        assert_eq!(attempts.nobody_else(refused, &RULES), Ok(Duration::ZERO));
         assert_eq!((attempts.tried(), attempts.is_second_round()), (&[][..], true));
+        assert_eq!(attempts.nobody_else(refused, &RULES), Err(GiveUp::Nobody));
         assert_eq!(budget.left(), 99, "who was not reached costs nothing");
     }
 

@@ -9,6 +9,7 @@ mod client_leaves;
 mod corpus;
 mod errors;
 mod failover;
+mod faults;
 mod fleet;
 mod framing;
 mod headers;

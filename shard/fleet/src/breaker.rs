@@ -15,7 +15,8 @@
 //! to judge by.
 //!
 //! Invariants
-//! - A request that was let through in one period of the breaker says nothing about another.
+//! - A probe says nothing about another half-open period than its own, nor about a closed breaker; what a closed breaker
+//!   let through says nothing about a half-open one.
 //! - Probes in flight are never more than the successes that close the breaker.
 //! - An open breaker closes by way of half-open only.
 

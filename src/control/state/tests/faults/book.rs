@@ -138,7 +138,7 @@ impl Book {
             End::ClientLeft => "client left",
             End::QueueFull => "queue full",
             End::QueueTimeout => "queue timeout",
-            End::NoWorkers => "no workers",
+            End::NoWorkers | End::GaveUp(GiveUp::Nobody) => "no workers",
             End::GaveUp(GiveUp::Exhausted) => "exhausted",
             End::GaveUp(GiveUp::Denied) => "denied",
             End::GaveUp(GiveUp::TooLong) => "too long",

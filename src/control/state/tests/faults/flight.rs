@@ -75,7 +75,7 @@ pub(super) enum Phase {
     Queued { ticket: Ticket, until: Duration },
     Dialing { until: Duration },
     Working { boot: u64, due: Duration, stalls: Option<Duration>, has_head: bool, left: u32 },
-    Resting { until: Duration, is_last: bool },
+    Resting { until: Duration, in_vain: u32 },
     Ended,
 }
 
@@ -219,7 +219,7 @@ impl Simulation {
                 Step::Ends(End::TimedOut)
             }
             Phase::Resting { until, .. } if now < until => Step::Waits,
-            Phase::Resting { is_last, .. } => self.rested(flight, is_last),
+            Phase::Resting { in_vain, .. } => self.rested(flight, in_vain),
             Phase::Dialing { until } => self.dial(flight, until),
             Phase::Working { .. } => self.work(flight),
         }
@@ -233,19 +233,16 @@ impl Simulation {
     }
 
     /// The pause before another attempt is over.
-    fn rested(&mut self, flight: &mut Flight, is_last: bool) -> Step {
-        if self.ask(flight, false) {
+    fn rested(&mut self, flight: &mut Flight, in_vain: u32) -> Step {
+        if self.ask(flight, in_vain == 2) {
             return Step::Goes;
-        }
-        if is_last {
-            flight.attempts.start_over();
-            return if self.ask(flight, true) { Step::Goes } else { Step::Ends(End::NoWorkers) };
         }
         match flight.attempts.nobody_else(flight.failed, &self.retry) {
             Ok(pause) => {
-                flight.phase = Phase::Resting { until: self.rig.now + pause, is_last: true };
+                flight.phase = Phase::Resting { until: self.rig.now + pause, in_vain: in_vain + 1 };
                 Step::Goes
             }
+            Err(GiveUp::Nobody) => Step::Ends(End::NoWorkers),
             Err(why) => Step::Ends(End::GaveUp(why)),
         }
     }
@@ -404,7 +401,7 @@ impl Simulation {
             Ok(pause) => {
                 self.release(flight);
                 flight.failed = failed;
-                flight.phase = Phase::Resting { until: self.rig.now + pause, is_last: false };
+                flight.phase = Phase::Resting { until: self.rig.now + pause, in_vain: 0 };
                 Step::Goes
             }
         }
