@@ -2,7 +2,6 @@
 
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use fleet::cell::Phase;
 use monoio::net::TcpStream;
@@ -28,11 +27,12 @@ use crate::state::Shard;
 /// exchange and an HTTP/2 connection are boxed and gone when they are over.
 pub(crate) async fn serve(shard: Rc<Shard>, stream: TcpStream, origin: Origin, _permit: ConnectionPermit) {
     let slot = shard.slots.register();
-    let socket = match &shard.config.tls {
+    let tls = shard.config().tls.clone();
+    let socket = match tls {
         None => Socket::Tcp(stream),
         Some(config) => {
-            slot.busy_until(shard.clock.deadline_ms(shard.config.head_timeout));
-            let handshake = Box::pin(tls::accept(stream, Arc::clone(config)));
+            slot.busy_until(shard.clock.deadline_ms(shard.config().head_timeout));
+            let handshake = Box::pin(tls::accept(stream, config));
             match complete(&slot, handshake).await {
                 Ok(Ok(tls)) => Socket::Tls(Box::new(tls)),
                 Ok(Err(error)) => {
@@ -58,7 +58,9 @@ async fn requests(shard: &Rc<Shard>, socket: &Socket, origin: Origin, slot: &Slo
     debug!(shard = shard.index, peer = %client.peer, "a client is connected");
     loop {
         if client.early.is_empty() {
-            slot.idle_until(shard.clock.deadline_ms(shard.config.keep_alive_timeout));
+            let deadline_ms = shard.clock.deadline_ms(shard.config().keep_alive_timeout);
+            // Who has connected is about to ask: draining waits for that, and closes only who has been answered.
+            if client.is_fresh { slot.busy_until(deadline_ms) } else { slot.idle_until(deadline_ms) }
             if readable(slot, watch.as_mut()).await.is_err() {
                 return None;
             }

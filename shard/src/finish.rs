@@ -19,6 +19,7 @@ use tracing::info;
 
 use crate::admit;
 use crate::clock::micros;
+use crate::ShardConfig;
 use crate::guard::CorsBlock;
 use crate::route::Leg;
 use crate::state::Shard;
@@ -41,6 +42,8 @@ pub(crate) struct Trace<'a> {
     pub(crate) method: &'static str,
     pub(crate) request_id: String,
     /// Which CORS headers the answer gets.
+    /// The settings that the request began with: lines of one guard mean nothing to the next.
+    pub(crate) config: Rc<ShardConfig>,
     pub(crate) cors: CorsBlock,
     /// Whose key the request came with, if it was a tenant's.
     pub(crate) tenant: Option<Arc<str>>,
@@ -75,12 +78,14 @@ impl<'a> Trace<'a> {
     ) -> Self {
         shard.stats.requests_total[row(endpoint, method)].add(1);
         shard.stats.requests_active.add(1);
+        let config = shard.config();
         Self {
             shard,
             endpoint,
             method,
             request_id,
-            cors: shard.config.guard.cors_block_of_anybody(),
+            cors: config.guard.cors_block_of_anybody(),
+            config,
             tenant: None,
             started,
             permit: None,

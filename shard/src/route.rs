@@ -109,7 +109,7 @@ impl Leg {
 
     /// Says what the request showed about its worker. The first word counts.
     pub(crate) fn judge(&mut self, shard: &Rc<Shard>, outcome: Outcome) {
-        let (Some(pass), Some(rules)) = (self.pass.take(), &shard.config.breaker) else { return };
+        let (Some(pass), Some(rules)) = (self.pass.take(), &shard.config().breaker) else { return };
         let cells = &self.worker.cells;
         cells.outcomes().count(outcome);
         let Some(moved) = cells.breaker().judge(pass, outcome, shard.clock.coarse_ms(), rules) else {
@@ -152,7 +152,7 @@ pub(crate) fn choose(shard: &Rc<Shard>, input: &Input<'_, '_>) -> Result<Leg, Ap
     let mut prompt = shard.prompt.borrow_mut();
     let Prompt { spans, blocks } = &mut *prompt;
     let peeked = if input.is_json {
-        peek::peek(input.shape, input.body, &shard.config.body_keys, spans)?
+        peek::peek(input.shape, input.body, &shard.config().body_keys, spans)?
     } else {
         peek::peek_opaque(input.body, spans)
     };
@@ -181,7 +181,7 @@ pub(crate) fn choose(shard: &Rc<Shard>, input: &Input<'_, '_>) -> Result<Leg, Ap
             let choice =
                 replica.choose(snapshot, pool, &Request { excluded, ..request }).ok_or_else(no_workers)?;
             if choice.worker.can_continue || !input.is_continuation {
-                let Some(rules) = &shard.config.breaker else { break (choice, None) };
+                let Some(rules) = &shard.config().breaker else { break (choice, None) };
                 if let Some(pass) = choice.worker.cells.breaker().admit(rules) {
                     break (choice, Some(pass));
                 }
@@ -237,7 +237,7 @@ fn keys<'a>(shard: &'a Shard, policy: &Policy, input: &Input<'a, '_>, spans: &Pr
     if !policy.reads_keys() {
         return Keys::default();
     }
-    let (head, config) = (input.head, &shard.config);
+    let (head, config) = (input.head, &shard.config());
     let bounded = |value: &&[u8]| value.len() <= limits::ROUTING_KEY_BYTES_MAX;
     let header = |name: &str| head.header(name).filter(bounded);
     // The session policy goes by its own key alone, if it has one.

@@ -220,6 +220,9 @@ impl WorkerCells {
 pub enum Phase {
     /// Serving.
     Running,
+    /// Another process has taken over the listeners: no new connection is taken, each that is open is told to close
+    /// with its next answer, and what is in flight goes on to its end.
+    HandedOver,
     /// No new connection or request is taken; what is in flight goes on.
     Draining,
     /// Everything ends now.
@@ -240,7 +243,8 @@ impl Lifecycle {
     pub fn phase(&self) -> Phase {
         match self.0.load(Ordering::Acquire) {
             0 => Phase::Running,
-            1 => Phase::Draining,
+            1 => Phase::HandedOver,
+            2 => Phase::Draining,
             _ => Phase::Stopping,
         }
     }
