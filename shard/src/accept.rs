@@ -67,7 +67,8 @@ async fn accept(shard: Rc<Shard>, listener: Listener, slot: Rc<Slot>, door: Door
             Err(_) => {}
         }
     }
-    if shard.lifecycle.phase() != Phase::Draining || listener.is_shared {
+    let is_left = shard.lifecycle.is_handed_over() || shard.lifecycle.phase() == Phase::Stopping;
+    if is_left || listener.is_shared {
         // Another process accepts from the same socket: it stays open there, with all that waits in it.
         return;
     }
@@ -97,10 +98,7 @@ async fn take_waiting(shard: &Rc<Shard>, listener: &TcpListener, door: Door) -> 
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
             // It left before it was accepted.
             Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted
-                ) => {}
+                if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => {}
             Err(error) => return Err(error),
         }
         if accepted.is_multiple_of(limits::ACCEPTS_PER_TURN) {

@@ -60,7 +60,11 @@ async fn requests(shard: &Rc<Shard>, socket: &Socket, origin: Origin, slot: &Slo
         if client.early.is_empty() {
             let deadline_ms = shard.clock.deadline_ms(shard.config().keep_alive_timeout);
             // Who has connected is about to ask: draining waits for that, and closes only who has been answered.
-            if client.is_fresh { slot.busy_until(deadline_ms) } else { slot.idle_until(deadline_ms) }
+            if client.is_fresh {
+                slot.busy_until(deadline_ms)
+            } else {
+                slot.idle_until(deadline_ms)
+            }
             if readable(slot, watch.as_mut()).await.is_err() {
                 return None;
             }
@@ -70,7 +74,8 @@ async fn requests(shard: &Rc<Shard>, socket: &Socket, origin: Origin, slot: &Slo
             return Some(client.early);
         }
         client.skip_empty_lines();
-        if next == Next::Close || shard.lifecycle.phase() != Phase::Running {
+        // Who was told that the connection is kept may ask on; draining closes it once it is idle.
+        if next == Next::Close || shard.lifecycle.phase() == Phase::Stopping {
             return None;
         }
     }

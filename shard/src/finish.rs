@@ -17,9 +17,9 @@ use smallvec::SmallVec;
 use tracing::Level;
 use tracing::info;
 
+use crate::ShardConfig;
 use crate::admit;
 use crate::clock::micros;
-use crate::ShardConfig;
 use crate::guard::CorsBlock;
 use crate::route::Leg;
 use crate::state::Shard;

@@ -173,11 +173,7 @@ pub struct ShardPlace {
 ///
 /// # Errors
 /// When the thread cannot be started. Errors of the shard itself are the thread's result.
-pub fn spawn(
-    shared: Shared,
-    place: ShardPlace,
-    start: Instant,
-) -> io::Result<JoinHandle<io::Result<()>>> {
+pub fn spawn(shared: Shared, place: ShardPlace, start: Instant) -> io::Result<JoinHandle<io::Result<()>>> {
     std::thread::Builder::new().name(format!("shard-{}", place.index)).spawn(move || {
         if let Some(cpu) = place.cpu {
             rt::cpu::pin(cpu)?;

@@ -42,6 +42,12 @@ impl Listener {
         Ok(Self { socket: self.socket.try_clone()?, is_shared: self.is_shared })
     }
 
+    /// Takes back what a process that ended did to have nobody else come.
+    pub fn welcome_newcomers(&self) {
+        // There is nothing to take back unless that process was told to end while it handed over.
+        let _ = SockRef::from(&self.socket).detach_filter();
+    }
+
     /// Has the kernel ignore whoever begins to connect from now on, while those who have begun come through. A client
     /// tries again a second later, and is then refused or finds the next process; without this it would be let in, and
     /// reset when the listener is closed.

@@ -212,8 +212,12 @@ impl Shard {
             self.stats.connections_refused_total.add(1);
             return None;
         }
-        let admission =
-            self.config.borrow().peers.as_ref().map_or(Admission::Uncounted, |peers| peers.enter(origin.peer));
+        let admission = self
+            .config
+            .borrow()
+            .peers
+            .as_ref()
+            .map_or(Admission::Uncounted, |peers| peers.enter(origin.peer));
         let slot = match admission {
             Admission::Counted(slot) => Some(slot),
             Admission::Uncounted => None,

@@ -1,8 +1,9 @@
-//! Tools of the repository: `tidy` checks its rules, `chaos` and `startup` try the release binary.
+//! Tools of the repository: `tidy` checks its rules, `chaos`, `startup` and `upgrade` try the release binary.
 
 mod chaos;
 mod startup;
 mod tidy;
+mod upgrade;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -22,6 +23,7 @@ enum Tool {
     Tidy(tidy::Args),
     Chaos(chaos::Args),
     Startup(startup::Args),
+    Upgrade(upgrade::Args),
 }
 
 fn main() -> ExitCode {
@@ -29,6 +31,7 @@ fn main() -> ExitCode {
         Tool::Tidy(_) => tidy::run(),
         Tool::Chaos(args) => chaos::run(&args),
         Tool::Startup(args) => startup::run(&args),
+        Tool::Upgrade(args) => upgrade::run(&args),
     };
     if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -34,7 +34,11 @@ fn exported(tree: &mut PrefixTree, frame_bytes: usize) -> Vec<Vec<u8>> {
     frames
 }
 
-fn imported(frames: &[Vec<u8>], config: TreeConfig, map: impl Fn(HolderId) -> Option<HolderId>) -> PrefixTree {
+fn imported(
+    frames: &[Vec<u8>],
+    config: TreeConfig,
+    map: impl Fn(HolderId) -> Option<HolderId>,
+) -> PrefixTree {
     let mut tree = PrefixTree::new(config);
     let mut import = TreeImport::new(&mut tree);
     for frame in frames {
