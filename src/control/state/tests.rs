@@ -15,6 +15,7 @@ use crate::control::rig::text;
 use crate::control::worker::Stage;
 
 mod circuits;
+mod handover;
 mod loads;
 mod routing;
 mod simulation;
