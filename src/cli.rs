@@ -3,12 +3,21 @@
 //! Flags carry the names, arities and defaults of SGLang's router, in the spellings of both its Python and its Rust
 //! front end. A flag whose feature is not built is refused by name, never ignored.
 
+mod file;
 mod flags;
 mod replay;
 mod unbuilt;
 
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fmt;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::ArgMatches;
+use clap::CommandFactory;
+use clap::FromArgMatches;
 use clap::Parser;
 use clap::Subcommand;
 use clap::error::ErrorKind;
@@ -31,13 +40,50 @@ pub(crate) use crate::cli::replay::ThresholdFlags;
 #[derive(Debug)]
 pub(crate) enum Command {
     /// Route.
-    Launch(Box<LaunchFlags>),
+    Launch(Box<Launch>),
     /// Route to simulated engines in this process.
     Demo(DemoFlags),
     /// Be one simulated engine.
     EngineSim(EngineFlags),
     /// Compare policies over a trace.
     Replay(Box<ReplayFlags>),
+}
+
+/// How to route.
+#[derive(Debug)]
+pub(crate) struct Launch {
+    pub(crate) flags: LaunchFlags,
+    /// The values of all flags, wherever they come from.
+    pub(crate) given: Given,
+    /// The command line, to be read again with what its file says by then.
+    pub(crate) argv: Vec<String>,
+}
+
+/// The values of flags as they were given, by name.
+#[derive(Default)]
+pub(crate) struct Given(BTreeMap<String, Vec<OsString>>);
+
+impl Given {
+    fn of(command: &clap::Command, matches: &ArgMatches) -> Self {
+        let value = |flag: &clap::Arg| {
+            let values = matches.try_get_raw(flag.get_id().as_str()).ok()??;
+            Some((format!("--{}", flag.get_long()?), values.map(ToOwned::to_owned).collect()))
+        };
+        Self(command.get_arguments().filter_map(value).collect())
+    }
+
+    /// Names of the flags whose values are others in `later`.
+    pub(crate) fn changed(&self, later: &Self) -> Vec<String> {
+        let names: BTreeSet<&String> = self.0.keys().chain(later.0.keys()).collect();
+        names.into_iter().filter(|&name| self.0.get(name) != later.0.get(name)).cloned().collect()
+    }
+}
+
+/// Keys are among them.
+impl fmt::Debug for Given {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
 }
 
 /// An early end: help, version, or a line that cannot be understood.
@@ -97,23 +143,64 @@ pub(crate) fn parse(argv: Vec<String>) -> Result<Command, Exit> {
     if let Some(flag) = argv.iter().skip(1).find_map(|argument| unbuilt::find(argument)) {
         return Err(Exit::Refused(format!("ringway: {flag} is not supported yet")));
     }
-    let cli = Cli::try_parse_from(argv).map_err(|error| match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Exit::Shown(error.render().to_string()),
-        _ => Exit::Refused(one_line(&error.render().to_string())),
-    })?;
+    let mut command = Cli::command();
+    // Names and aliases of global arguments are only known once it is built.
+    command.build();
+    let mut matches = read(&command, &argv)?;
+    let typed = launch_matches(&matches);
+    if let Some(path) = typed.and_then(|typed| typed.get_one::<PathBuf>("config")) {
+        let typed = launch_matches(&matches).unwrap_or(&matches);
+        let arguments = file::arguments(path, launch_command(&command, &matches), typed)
+            .map_err(|error| Exit::Refused(format!("ringway: {error}")))?;
+        // Behind the program's name, and the command's if there is one.
+        let (front, typed) =
+            argv.split_at(if matches.subcommand().is_some() { 2 } else { 1 }.min(argv.len()));
+        matches = read(&command, &[front, &arguments, typed].concat())?;
+    }
+    let given = |matches: &ArgMatches| {
+        launch_matches(matches).map(|typed| Given::of(launch_command(&command, matches), typed))
+    };
+    let given = given(&matches).unwrap_or_default();
+    let cli = Cli::from_arg_matches(&matches).map_err(refused)?;
+    let launch = |flags| Command::Launch(Box::new(Launch { flags, given, argv }));
     Ok(match cli.command {
-        None => Command::Launch(Box::new(cli.launch)),
-        Some(Sub::Launch(flags)) => Command::Launch(flags),
+        None => launch(cli.launch),
+        Some(Sub::Launch(flags)) => launch(*flags),
         Some(Sub::Demo(flags)) => Command::Demo(flags),
         Some(Sub::EngineSim(flags)) => Command::EngineSim(flags),
         Some(Sub::Replay(flags)) => Command::Replay(flags),
     })
 }
 
+fn read(command: &clap::Command, argv: &[String]) -> Result<ArgMatches, Exit> {
+    command.clone().try_get_matches_from(argv).map_err(refused)
+}
+
+fn refused(error: clap::Error) -> Exit {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Exit::Shown(error.render().to_string()),
+        _ => Exit::Refused(format!("ringway: {}", one_line(&error.render().to_string()))),
+    }
+}
+
+/// The flags of a command line that routes, which may do without the command's name.
+fn launch_matches(matches: &ArgMatches) -> Option<&ArgMatches> {
+    match matches.subcommand() {
+        None => Some(matches),
+        Some(("launch", typed)) => Some(typed),
+        Some(_) => None,
+    }
+}
+
+fn launch_command<'a>(command: &'a clap::Command, matches: &ArgMatches) -> &'a clap::Command {
+    let named = matches.subcommand_name().and_then(|name| command.find_subcommand(name));
+    named.unwrap_or(command)
+}
+
 /// The first paragraph of a parser's complaint, as one line.
 fn one_line(complaint: &str) -> String {
     let paragraph: Vec<&str> = complaint.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
-    format!("ringway: {}", paragraph.join(" ").trim_start_matches("error: "))
+    paragraph.join(" ").trim_start_matches("error: ").to_owned()
 }
 
 #[cfg(test)]

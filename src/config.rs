@@ -77,6 +77,8 @@ pub(crate) struct Config {
     pub(crate) security: SecurityConfig,
     pub(crate) metrics: SocketAddr,
     pub(crate) duration_bounds_us: Arc<[u64]>,
+    /// Where processes hand over, if they do.
+    pub(crate) handover: Option<PathBuf>,
 }
 
 /// What control runs by.
@@ -95,6 +97,7 @@ pub(crate) struct FleetConfig {
     pub(crate) breaker: Option<BreakerRules>,
     pub(crate) recovery_ramp: Duration,
     pub(crate) worker_failures_max: u32,
+    pub(crate) drain_settle: Duration,
     pub(crate) shutdown_grace: Duration,
 }
 
@@ -142,6 +145,7 @@ pub(crate) fn lower(flags: &LaunchFlags) -> Result<Config, Failure> {
             nonzero_port("--prometheus-port", flags.metrics.prometheus_port)?,
         ),
         duration_bounds_us: duration_bounds(&flags.metrics.prometheus_duration_buckets)?,
+        handover: flags.life.handover_socket.clone(),
     })
 }
 
@@ -343,6 +347,7 @@ fn fleet_config(flags: &LaunchFlags, rules: Rules) -> Result<FleetConfig, Failur
         breaker: reliability::breaker(&flags.breakers)?,
         recovery_ramp: reliability::recovery_ramp(&flags.breakers),
         worker_failures_max: workers.max_worker_retries,
+        drain_settle: Duration::from_secs(flags.life.drain_settle_secs.min(SECONDS_MAX)),
         shutdown_grace: Duration::from_secs(flags.limits.shutdown_grace_period_secs.min(SECONDS_MAX)),
     })
 }

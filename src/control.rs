@@ -17,6 +17,7 @@ pub(crate) mod limits;
 pub(crate) mod models;
 pub mod poll;
 pub(crate) mod publish;
+pub(crate) mod record;
 pub(crate) mod registry;
 #[cfg(test)]
 pub(crate) mod rig;
@@ -43,6 +44,14 @@ pub use self::url::UrlError;
 
 /// Results of services that wait for control at most.
 pub const RESULTS_QUEUED_MAX: usize = limits::RESULTS_QUEUED_MAX;
+
+/// Whether control can go by `config`.
+///
+/// # Errors
+/// When a worker URL, the key or the health endpoint of `config` cannot be used.
+pub(crate) fn check(config: &ControlConfig) -> Result<(), ConfigError> {
+    state::start::worker_specs(config).map(drop)
+}
 
 /// The state of control at start, and the snapshot that shards begin with.
 ///

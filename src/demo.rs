@@ -30,7 +30,7 @@ pub(crate) fn run(flags: &DemoFlags) -> Result<(), Failure> {
         .collect::<Result<Vec<EngineHandle>, _>>()
         .map_err(|error| Failure::runtime(format!("cannot start a simulated engine: {error}")))?;
     let config = config::lower(&launch_flags(flags, &engines)?)?;
-    let running = run::start(config)?;
+    let running = run::start(config, None)?;
     welcome(flags);
     let sources = running.sources().clone();
     let done = Arc::new(());
@@ -65,7 +65,7 @@ fn launch_flags(flags: &DemoFlags, engines: &[EngineHandle]) -> Result<cli::Laun
     argv.push("--worker-urls".to_owned());
     argv.extend(engines.iter().map(EngineHandle::url));
     match cli::parse(argv) {
-        Ok(Command::Launch(flags)) => Ok(*flags),
+        Ok(Command::Launch(launch)) => Ok(launch.flags),
         Ok(Command::Demo(_) | Command::EngineSim(_) | Command::Replay(_)) | Err(_) => {
             Err(Failure::runtime("the demo's own command line is refused"))
         }

@@ -8,11 +8,15 @@ mod cli;
 mod config;
 pub mod control;
 mod demo;
+mod handover;
 mod logs;
 mod metrics;
+mod reload;
 mod replay;
 mod run;
 pub mod services;
+mod sockets;
+mod systemd;
 mod tls;
 mod traces;
 
@@ -32,7 +36,7 @@ pub fn main(argv: Vec<String>) -> ExitCode {
         Err(exit) => return exit.report(),
     };
     let result = match command {
-        Command::Launch(flags) => config::lower(&flags).and_then(run::run),
+        Command::Launch(launch) => run::run(*launch),
         Command::Demo(flags) => demo::run(&flags),
         Command::EngineSim(flags) => demo::engine_sim(&flags),
         Command::Replay(flags) => replay::run(&flags),

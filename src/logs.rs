@@ -6,7 +6,9 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::Layer;
 use tracing_subscriber::Registry;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::Layered;
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::Failure;
@@ -19,6 +21,34 @@ const FILE_PREFIX: &str = "ringway";
 #[derive(Debug)]
 pub(crate) struct Logs {
     _writers: Vec<WorkerGuard>,
+    filter: Filter,
+}
+
+/// What is logged, which may change.
+#[derive(Clone)]
+pub(crate) struct Filter(reload::Handle<EnvFilter, Layered<Vec<BoxedLayer>, Registry>>);
+
+type BoxedLayer = Box<dyn Layer<Registry> + Send + Sync>;
+
+impl Logs {
+    /// What is logged.
+    pub(crate) fn filter(&self) -> Filter {
+        self.filter.clone()
+    }
+}
+
+impl std::fmt::Debug for Filter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Filter").finish_non_exhaustive()
+    }
+}
+
+impl Filter {
+    /// Logs from this level on, unless the environment says something else.
+    pub(crate) fn set(&self, level: tracing::Level) {
+        // It fails when somebody else's output is in use, as in tests.
+        let _ = self.0.reload(filter(level));
+    }
 }
 
 /// Installs the process's log output.
@@ -26,9 +56,7 @@ pub(crate) struct Logs {
 /// # Errors
 /// When the log directory cannot be written.
 pub(crate) fn init(config: &LogConfig) -> Result<Logs, Failure> {
-    // Whether calls are recorded is not a matter of how much else is said.
-    let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new(format!("{},audit=info", config.level)));
+    let (filter, handle) = reload::Layer::new(filter(config.level));
     let (standard_output, guard) = tracing_appender::non_blocking(std::io::stdout());
     let mut writers = vec![guard];
     let mut layers = vec![layer(config.is_json, standard_output)];
@@ -44,10 +72,15 @@ pub(crate) fn init(config: &LogConfig) -> Result<Logs, Failure> {
     }
     // A second router in one process, as tests start them, shares the first one's output.
     let _ = tracing_subscriber::registry().with(layers).with(filter).try_init();
-    Ok(Logs { _writers: writers })
+    Ok(Logs { _writers: writers, filter: Filter(handle) })
 }
 
-fn layer<W>(is_json: bool, writer: W) -> Box<dyn Layer<Registry> + Send + Sync>
+fn filter(level: tracing::Level) -> EnvFilter {
+    // Whether calls are recorded is not a matter of how much else is said.
+    EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(format!("{level},audit=info")))
+}
+
+fn layer<W>(is_json: bool, writer: W) -> BoxedLayer
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use fleet::admission::Gate;
+use fleet::cell::Counter;
 use fleet::snapshot::Fleet;
 use fleet::snapshot::Snapshot;
 use fleet::stats::ShardStats;
@@ -32,8 +33,17 @@ pub(crate) struct Sources {
     pub(crate) control: Arc<ControlStats>,
     /// The fleet that shards route by.
     pub(crate) snapshot: Arc<ArcSwap<Snapshot>>,
+    /// How often settings were read again.
+    pub(crate) reloads: Arc<Reloads>,
     /// Where requests are admitted, if they are limited.
     pub(crate) gate: Option<Arc<Gate>>,
+}
+
+/// Attempts to read the settings again, by their result.
+#[derive(Debug, Default)]
+pub(crate) struct Reloads {
+    pub(crate) done: Counter,
+    pub(crate) refused: Counter,
 }
 
 impl Sources {
@@ -53,6 +63,7 @@ impl Sources {
         families.extend(tables::engines(self));
         families.extend(tables::prefix(self));
         families.extend(tables::shards(self));
+        families.push(tables::reloads(self));
         families.extend(ProcessCollector::for_self().collect());
         families.retain(|family| !family.get_metric().is_empty());
         // Only a writer that fails can make this fail, and a string does not.

@@ -1,7 +1,5 @@
 //! Putting the process together: listeners, shards, control, services; and taking it apart.
 
-use std::net::SocketAddr;
-use std::net::TcpListener;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -19,12 +17,14 @@ use fleet::budget::RetryBudget;
 use fleet::cell::Lifecycle;
 use fleet::decision::DecisionRing;
 use fleet::report::BATCHES_QUEUED_MAX;
+use fleet::snapshot::Snapshot;
 use fleet::span::SPANS_QUEUED_MAX;
 use fleet::stats::ShardStats;
 use fleet::stats::StatsShape;
 use rustix::process::Resource;
 use shard::ShardPlace;
 use shard::Shared;
+use shard::listen::Listener;
 use shard::rt::driver;
 use shard::rt::driver::IoDriver;
 use tracing::error;
@@ -33,17 +33,28 @@ use tracing::warn;
 
 use crate::Failure;
 use crate::auth::AuthConfig;
+use crate::cli::Launch;
+use crate::config;
 use crate::config::Config;
 use crate::control;
 use crate::control::ControlConfig;
 use crate::control::Destinations;
+use crate::control::State;
+use crate::handover;
+use crate::handover::Giver;
+use crate::handover::Inheritance;
 use crate::logs;
 use crate::logs::Logs;
 use crate::metrics;
 use crate::metrics::Sources;
+use crate::reload::Reloader;
 use crate::services;
 use crate::services::jwks;
 use crate::services::jwks::Issuer;
+use crate::sockets;
+use crate::sockets::Sockets;
+use crate::systemd;
+use crate::systemd::Pulse;
 use crate::tls;
 use crate::traces;
 use crate::traces::TraceConfig;
@@ -65,13 +76,14 @@ pub(crate) struct Running {
 }
 
 /// Starts a gateway and waits for its end.
-pub(crate) fn run(config: Config) -> Result<(), Failure> {
-    start(config)?.wait()
+pub(crate) fn run(launch: Launch) -> Result<(), Failure> {
+    start(config::lower(&launch.flags)?, Some(launch))?.wait()
 }
 
-/// Starts a gateway. It listens when this returns; workers come in the background.
-pub(crate) fn start(mut config: Config) -> Result<Running, Failure> {
-    let start = Instant::now();
+/// Starts a gateway. It listens when this returns; workers come in the background. Settings are read again as `launch`
+/// says, if they ever are.
+pub(crate) fn start(mut config: Config, launch: Option<Launch>) -> Result<Running, Failure> {
+    let began = Instant::now();
     // Only the first gateway of a process, as tests start several, finds none.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let shape = StatsShape {
@@ -81,16 +93,19 @@ pub(crate) fn start(mut config: Config) -> Result<Running, Failure> {
         duration_bounds_us: Arc::clone(&config.duration_bounds_us),
     };
     let decisions: Vec<Arc<DecisionRing>> = config.cpus.iter().map(|_| Arc::default()).collect();
-    // Everything that can be wrong with the command line is found before the first thread starts.
-    let (state, snapshot) = control::initial(control_config(&config, shape.clone(), &decisions))
-        .map_err(|error| Failure::usage(error.to_string()))?;
+    // Everything that can be wrong with the command line is found before the first thread starts, and before another
+    // process is asked to hand over.
+    let mut control_config = control_config(&config, shape.clone(), &decisions);
+    control::check(&control_config).map_err(|error| Failure::usage(error.to_string()))?;
     let driver = resolve_driver(config.driver)?;
     // Before anything listens: whoever can connect can be answered.
     let issuer = config.security.tokens.take().map(find_issuer).transpose()?;
-    let listeners = bind(config.listen, config.cpus.len())?;
-    let metrics_listener = bind(config.metrics, 1)?.into_iter().next();
-    let mut admin_listeners =
-        config.security.admin.map(|admin| bind(admin, 1)).transpose()?.into_iter().flatten();
+    let mut before = config.handover.as_deref().map(handover::find).transpose()?.flatten();
+    let sockets = Sockets::open(&config, before.as_mut())?;
+    let spare = config.handover.is_some().then(|| sockets.try_clone()).transpose();
+    let spare = spare.map_err(|error| Failure::runtime(format!("cannot copy the listeners: {error}")))?;
+    let start = before.as_ref().map_or(began, Inheritance::start);
+    let (state, snapshot) = first_state(&mut control_config, before.as_mut(), start)?;
     let logs = logs::init(&config.logs)?;
     if let (IoDriver::Epoll, Some(refusal)) = &driver {
         warn!(%refusal, "io_uring is refused here: shards run on epoll");
@@ -99,14 +114,17 @@ pub(crate) fn start(mut config: Config) -> Result<Running, Failure> {
     config.shard.connections_max =
         connections_max(descriptors, config.cpus.len()).min(config.shard.connections_max);
 
-    let shard_stats: Vec<_> = listeners.iter().map(|_| Arc::new(ShardStats::new(&shape))).collect();
+    let shard_stats: Vec<_> = config.cpus.iter().map(|_| Arc::new(ShardStats::new(&shape))).collect();
     let (reports, reports_inbox) = crossbeam_channel::bounded(BATCHES_QUEUED_MAX);
     let (admin, admin_inbox) = crossbeam_channel::bounded(ADMIN_CALLS_QUEUED_MAX);
     let (results, results_inbox) = crossbeam_channel::bounded(control::RESULTS_QUEUED_MAX);
     let (tokens, verify) = issuer.map(jwks::serve).unzip();
     let (spans, span_inbox) =
         config.collector.is_some().then(|| crossbeam_channel::bounded(SPANS_QUEUED_MAX)).unzip();
+    let destinations = destinations(&config);
+    let seed = config.shard.seed;
     let shared = Shared {
+        config: Arc::new(ArcSwap::from_pointee(config.shard)),
         snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
         lifecycle: Arc::new(Lifecycle::default()),
         spans,
@@ -120,32 +138,56 @@ pub(crate) fn start(mut config: Config) -> Result<Running, Failure> {
         shards: shard_stats.clone(),
         control: state.stats(),
         snapshot: Arc::clone(&shared.snapshot),
+        reloads: Arc::default(),
         gate: shared.gate.clone(),
     };
     let no_thread = |error: std::io::Error| Failure::runtime(format!("cannot start a thread: {error}"));
-    let mut shards = Vec::with_capacity(listeners.len());
-    for (index, listener) in listeners.into_iter().enumerate() {
+    let listen = sockets.address().unwrap_or(config.listen);
+    let Sockets { main, admin: mut admin_listener, metrics: metrics_listener } = sockets;
+    let mut shards = Vec::with_capacity(config.cpus.len());
+    for (index, listeners) in sockets::spread(main, config.cpus.len()).into_iter().enumerate() {
         let place = ShardPlace {
             index,
             cpu: config.cpus[index],
-            listener,
-            admin_listener: admin_listeners.next(),
+            listeners,
+            admin_listener: admin_listener.take(),
             stats: Arc::clone(&shard_stats[index]),
             decisions: Arc::clone(&decisions[index]),
             driver: driver.0,
         };
-        shards.push(shard::spawn(config.shard.clone(), shared.clone(), place, start).map_err(no_thread)?);
+        shards.push(shard::spawn(shared.clone(), place, start).map_err(no_thread)?);
     }
-    let scraped = serve_metrics(metrics_listener, sources.clone());
+    let scraped = serve_metrics(metrics_listener, sources.clone(), Arc::clone(&shared.lifecycle));
     let mut extra: Vec<_> = std::iter::once(scraped).chain(verify).collect();
     if let (Some(spans), Some(collector)) = (span_inbox, config.collector.take()) {
         let config = TraceConfig { collector, start_unix_ns: unix_ns_at(start) };
         extra.push(Box::new(move || Box::pin(traces::run(spans, config))));
     }
-    let destinations = destinations(&config);
-    extra.extend(config.tls.server.map(watch_certificate));
+    let server = config.tls.server.map(Arc::new);
+    extra.extend(server.clone().map(watch_certificate));
+    if let Some(launch) = launch {
+        let argv = launch.argv.clone();
+        if config.handover.is_some() {
+            extra.push(Box::new(move || Box::pin(handover::successor::watch(argv))));
+        }
+        let reloader = Reloader {
+            launch,
+            control_config,
+            shard_config: Arc::clone(&shared.config),
+            retry_budget: Arc::clone(&shared.retry_budget),
+            tls: server,
+            filter: logs.filter(),
+            control: results.clone(),
+            counts: Arc::clone(&sources.reloads),
+        };
+        extra.push(Box::new(move || Box::pin(reloader.watch())));
+    }
+    if let Some(interval) = systemd::watchdog_interval(before.is_some()) {
+        let pulse = Pulse { shards: shard_stats.clone(), control: state.stats(), wake: results.clone() };
+        extra.push(Box::new(move || Box::pin(systemd::feed_watchdog(pulse, interval))));
+    }
     let (handle, _services) =
-        services::spawn(results, destinations, &config.tls.client, extra).map_err(no_thread)?;
+        services::spawn(results.clone(), destinations, &config.tls.client, extra).map_err(no_thread)?;
     let doors = control::Doors {
         reports: reports_inbox,
         admin: admin_inbox,
@@ -156,33 +198,61 @@ pub(crate) fn start(mut config: Config) -> Result<Running, Failure> {
         shard_stats,
     };
     let control = control::spawn(state, doors, start).map_err(no_thread)?;
+    let after = before.as_ref().map(Inheritance::pid);
+    if let (Some(path), Some(sockets)) = (config.handover, spare) {
+        before.map(|before| before.serving(&path)).transpose()?;
+        // Whatever a process before this one did to its sockets as it ended.
+        sockets.main.iter().for_each(Listener::welcome_newcomers);
+        let at = path.display().to_string();
+        let giver = Giver { path, sockets, lifecycle: Arc::clone(&shared.lifecycle), control: results };
+        giver.spawn().map_err(|error| Failure::usage(format!("--handover-socket {at}: {error}")))?;
+    }
+    systemd::notify("READY=1");
     info!(
-        listen = %config.listen,
+        %listen,
         metrics = %config.metrics,
         admin = config.security.admin.map(tracing::field::display),
         shards = shards.len(),
         cpus = ?config.cpus,
         driver = %driver.0,
         policy = config.fleet.rules.default.name(),
-        seed = config.shard.seed,
-        start_us = start.elapsed().as_micros() as u64,
+        seed,
+        after,
+        start_us = began.elapsed().as_micros() as u64,
         "ringway {} listens", env!("CARGO_PKG_VERSION")
     );
     Ok(Running { shards, control, shared, sources, _logs: logs })
 }
 
-fn serve_metrics(listener: Option<TcpListener>, sources: Sources) -> services::ExtraTask {
-    Box::new(move || {
-        Box::pin(async move {
-            if let Some(listener) = listener {
-                metrics::serve(listener, sources).await;
-            }
-        })
-    })
+fn serve_metrics(listener: Listener, sources: Sources, lifecycle: Arc<Lifecycle>) -> services::ExtraTask {
+    Box::new(move || Box::pin(async move { metrics::serve(listener.socket, sources, lifecycle).await }))
 }
 
-fn watch_certificate(server: tls::Server) -> services::ExtraTask {
+fn watch_certificate(server: Arc<tls::Server>) -> services::ExtraTask {
     Box::new(move || Box::pin(async move { server.watch().await }))
+}
+
+/// Control's state, from the process before if there is one, and what shards begin with.
+fn first_state(
+    config: &mut ControlConfig,
+    before: Option<&mut Inheritance>,
+    start: Instant,
+) -> Result<(State, Snapshot), Failure> {
+    if let Some(before) = &before {
+        config.block_seed = before.block_seed();
+        config.started_unix_s = before.started_unix_s();
+    }
+    let mut before = before;
+    let workers = before.as_mut().map(|before| std::mem::take(&mut before.workers)).unwrap_or_default();
+    let mut state = State::new(config.clone(), start.elapsed(), workers)
+        .map_err(|error| Failure::usage(error.to_string()))?;
+    if let Some(before) = before {
+        before.fill(&mut state)?;
+    }
+    let snapshot = state.first_publication(start.elapsed());
+    // No shard runs yet: all of them begin with it.
+    state.published();
+    Ok((state, snapshot))
 }
 
 // === impl Running ===
@@ -211,6 +281,9 @@ impl Running {
         if self.control.join().is_err() {
             return Err(Failure::runtime("the control thread panicked"));
         }
+        if !self.shared.lifecycle.is_handed_over() {
+            systemd::notify("STOPPING=1");
+        }
         self.shared.lifecycle.advance(fleet::cell::Phase::Stopping);
         let deadline = Instant::now() + STOP_WAIT;
         while Instant::now() < deadline && !self.shards.iter().all(JoinHandle::is_finished) {
@@ -229,7 +302,8 @@ fn reason(result: Option<std::thread::Result<std::io::Result<()>>>) -> String {
     }
 }
 
-fn control_config(
+/// What control goes by, as a process of its own.
+pub(crate) fn control_config(
     config: &Config,
     stats_shape: StatsShape,
     decisions: &[Arc<DecisionRing>],
@@ -239,6 +313,7 @@ fn control_config(
         shards: config.cpus.len(),
         stats_shape,
         seed: config.shard.seed,
+        block_seed: config.shard.seed,
         rules: fleet.rules,
         bucket_adjust_interval: fleet.bucket_adjust_interval,
         decisions: decisions.to_vec(),
@@ -256,6 +331,7 @@ fn control_config(
         breaker: fleet.breaker,
         recovery_ramp: fleet.recovery_ramp,
         worker_failures_max: fleet.worker_failures_max,
+        drain_settle: fleet.drain_settle,
         shutdown_grace: fleet.shutdown_grace,
         version: env!("CARGO_PKG_VERSION"),
         started_unix_s: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
@@ -285,11 +361,6 @@ fn resolve_driver(wanted: IoDriver) -> Result<(IoDriver, Option<std::io::Error>)
         }
         resolved => Ok(resolved),
     }
-}
-
-fn bind(address: SocketAddr, count: usize) -> Result<Vec<TcpListener>, Failure> {
-    shard::listen::bind(address, count)
-        .map_err(|error| Failure::usage(format!("cannot listen on {address}: {error}")))
 }
 
 /// Client connections that a shard may have: half the descriptors are for clients, the rest for workers and whatever

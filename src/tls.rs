@@ -111,6 +111,11 @@ impl Server {
         Ok(Self { config: Arc::new(config), identity })
     }
 
+    /// Shows the certificate of `other` from now on, which was read from the same files later.
+    pub(crate) fn adopt(&self, other: &Self) {
+        self.identity.current.store(other.identity.current.load_full());
+    }
+
     /// Reads the files again whenever they change, for as long as it is polled. A pair that cannot be used is told in
     /// the log, and the one before it stays.
     pub(crate) async fn watch(&self) {

@@ -168,7 +168,7 @@ fn tenant(
     key_of: Option<&str>,
     peer: IpAddr,
 ) -> TenantId {
-    let named = || shard.config.tenant_header.as_deref().and_then(|name| head.header(name));
+    let named = || shard.config().tenant_header.as_deref().and_then(|name| head.header(name));
     if let Some(tenant) = key_of {
         gate.tenant("key", tenant.as_bytes())
     } else if let Some(name) = named().filter(|name| !name.is_empty()) {

@@ -42,7 +42,7 @@ pub(crate) async fn answer(
         request_id: &trace.request_id,
         error_code: own.error_code,
         extra: own.extra,
-        cors: shard.config.guard.cors_lines(trace.cors),
+        cors: trace.config.guard.cors_lines(trace.cors),
         connection,
         body: own.body,
         method,

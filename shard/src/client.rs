@@ -210,7 +210,7 @@ impl<'a> Client<'a> {
             match pushed.map_err(drop)? {
                 0 => {
                     is_waiting = true;
-                    self.shorten_deadline(shard.clock.deadline_ms(shard.config.body_timeout));
+                    self.shorten_deadline(shard.clock.deadline_ms(shard.config().body_timeout));
                     complete(self.slot, self.stream.writable()).await.map_err(drop)?.map_err(drop)?;
                 }
                 n if n < first.len() => first = &first[n..],

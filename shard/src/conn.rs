@@ -37,8 +37,9 @@ pub(crate) fn serve(
     async move {
         let _permit = &permit;
         let slot = shard.slots.register();
-        if let Some(config) = &shard.config.tls {
-            match Box::pin(secure(&shard, socket, Arc::clone(config), origin, &slot)).await {
+        let tls = shard.config().tls.clone();
+        if let Some(config) = tls {
+            match Box::pin(secure(&shard, socket, config, origin, &slot)).await {
                 Some(secured) => socket = secured,
                 None => return,
             }
@@ -67,7 +68,7 @@ async fn secure(
     slot: &Slot,
 ) -> Option<Socket> {
     let Socket::Tcp(stream) = socket else { return Some(socket) };
-    slot.busy_until(shard.clock.deadline_ms(shard.config.head_timeout));
+    slot.busy_until(shard.clock.deadline_ms(shard.config().head_timeout));
     match complete(slot, tls::accept(stream, config)).await.ok()? {
         Ok(tls) => Some(Socket::Tls(Box::new(tls))),
         Err(error) => {
@@ -83,7 +84,13 @@ async fn requests(shard: &Rc<Shard>, client: &mut Client<'_>) -> Option<Vec<u8>>
     let mut watch = pin!(Watch::new(|| socket.readable()));
     loop {
         if client.early.is_empty() {
-            slot.idle_until(shard.clock.deadline_ms(shard.config.keep_alive_timeout));
+            let deadline_ms = shard.clock.deadline_ms(shard.config().keep_alive_timeout);
+            // Who has connected is about to ask: draining waits for that, and closes only who has been answered.
+            if client.is_fresh {
+                slot.busy_until(deadline_ms)
+            } else {
+                slot.idle_until(deadline_ms)
+            }
             if readable(slot, watch.as_mut()).await.is_err() {
                 return None;
             }
@@ -93,7 +100,8 @@ async fn requests(shard: &Rc<Shard>, client: &mut Client<'_>) -> Option<Vec<u8>>
             return Some(std::mem::take(&mut client.early));
         }
         client.skip_empty_lines();
-        if next == Next::Close || shard.lifecycle.phase() != Phase::Running {
+        // Who was told that the connection is kept may ask on; draining closes it once it is idle.
+        if next == Next::Close || shard.lifecycle.phase() == Phase::Stopping {
             return None;
         }
     }

@@ -58,7 +58,7 @@ pub(crate) async fn connect(
 ) -> Result<Connection, Failure> {
     let mut failure = Failure::Upstream(UpstreamFailure::Connect);
     for &address in worker.addresses.iter().take(limits::ADDRESSES_TRIED_MAX) {
-        client.shorten_deadline(shard.clock.deadline_ms(shard.config.connect_timeout));
+        client.shorten_deadline(shard.clock.deadline_ms(shard.config().connect_timeout));
         shard.stats.upstream_connects_total.add(1);
         let dialled = client.beside(watch.as_mut(), dial(shard, worker, address)).await;
         client.restore_deadline();
@@ -99,7 +99,7 @@ async fn dial(shard: &Shard, worker: &Worker, address: SocketAddr) -> Result<Dia
         Transport::Tls(name) => {
             let name = ServerName::try_from(name.to_string())
                 .map_err(|error| DialError::Tls(io::Error::other(error)))?;
-            let config = Arc::clone(&shard.config.worker_tls);
+            let config = Arc::clone(&shard.config().worker_tls);
             let tls = Box::pin(tls::connect(stream, config, name)).await.map_err(DialError::Tls)?;
             let is_http2 = tls.is_http2();
             (Socket::Tls(Box::new(tls)), is_http2)

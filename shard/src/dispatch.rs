@@ -84,7 +84,7 @@ pub(crate) async fn run(
         trace.routed.get_or_insert(leg.chosen);
         // The previous attempt's leg ends here, and with it its count in that worker's load.
         let leg = trace.leg.insert(leg);
-        let first_token = shard.config.first_token_timeout.filter(|_| leg.is_stream);
+        let first_token = shard.config().first_token_timeout.filter(|_| leg.is_stream);
         client.expect_token_by(first_token.map_or(0, |timeout| shard.clock.deadline_ms(timeout)));
         let attempt = attempt(shard, client, watch.as_mut(), outgoing, leg.worker(), &trace.request_id);
         setback = Some(match attempt.await {
@@ -137,7 +137,8 @@ async fn another(
     trace: &mut Trace<'_>,
 ) -> Result<Option<Leg>, Stop> {
     client.expect_token_by(0);
-    let rules = &shard.config.retry;
+    let config = shard.config();
+    let rules = &config.retry;
     let Some(leg) = &mut trace.leg else { return Ok(None) };
     let (failed, worker) = (setback.failed(), leg.worker().id);
     let budget = (&*shard.retry_budget, shard.clock.coarse_ms());

@@ -107,7 +107,7 @@ async fn serve(
             }
         };
         let current = trace.get_or_insert_with(|| {
-            client.set_deadline(shard.clock.deadline_ms(shard.config.request_timeout));
+            client.set_deadline(shard.clock.deadline_ms(shard.config().request_timeout));
             begin(shard, client.door, &head, started)
         });
         let plan = BodyPlan {
@@ -166,9 +166,9 @@ pub(crate) struct Incoming<'a, 'h> {
 }
 
 fn begin<'a>(shard: &'a Rc<Shard>, door: Door, head: &RequestHead<'_>, started: Instant) -> Trace<'a> {
-    let endpoint = shard.config.guard.resolve(door, head.path());
+    let endpoint = shard.config().guard.resolve(door, head.path());
     let request_id = shard
-        .config
+        .config()
         .request_id_headers
         .iter()
         .find_map(|name| head.header(name))
@@ -176,15 +176,15 @@ fn begin<'a>(shard: &'a Rc<Shard>, door: Door, head: &RequestHead<'_>, started: 
         .and_then(|id| std::str::from_utf8(id).ok())
         .map_or_else(|| shard.new_request_id(endpoint.id_prefix()), str::to_owned);
     let mut trace = Trace::begin(shard, endpoint, METHODS[method_index(head.method)], request_id, started);
-    trace.cors = shard.config.guard.cors_block(head);
+    trace.cors = trace.config.guard.cors_block(head);
     trace.span = shard.ports.begin_span(head, || shard.draw());
     trace
 }
 
 fn body_bytes_max(shard: &Shard, endpoint: Endpoint) -> usize {
     match endpoint.handler() {
-        Handler::Relay(_) => shard.config.payload_bytes_max,
-        Handler::Page | Handler::Admin => shard.config.payload_bytes_max.min(limits::ADMIN_BODY_BYTES_MAX),
+        Handler::Relay(_) => shard.config().payload_bytes_max,
+        Handler::Page | Handler::Admin => shard.config().payload_bytes_max.min(limits::ADMIN_BODY_BYTES_MAX),
     }
 }
 
@@ -307,7 +307,7 @@ fn story(shard: &Shard, endpoint: Endpoint) -> Option<Story> {
         Endpoint::Completions => resume::Kind::Completion,
         _ => return None,
     };
-    Some(if shard.config.stream_resume { Story::new(kind) } else { Story::preface(kind) })
+    Some(if shard.config().stream_resume { Story::new(kind) } else { Story::preface(kind) })
 }
 
 fn cannot_go_on() -> ApiError {
@@ -390,10 +390,10 @@ async fn admin(
     let Some(reply) = reply else {
         return answer_error(shard, client, connection, &unavailable(), trace).await;
     };
-    client.set_deadline(shard.clock.deadline_ms(shard.config.admin_timeout));
+    client.set_deadline(shard.clock.deadline_ms(shard.config().admin_timeout));
     let answered = client.beside(watch, reply).await;
     let reply = answered.as_ref().ok().and_then(|reply| reply.as_ref().ok());
-    guard::audit::answered(&shard.config.guard, principal, incoming.head, trace, reply);
+    guard::audit::answered(&shard.config().guard, principal, incoming.head, trace, reply);
     match answered {
         Ok(Ok(reply)) => {
             let own = Own {

@@ -14,7 +14,7 @@ pub(crate) const HEADER: &str = "x-ringway-route";
 
 /// Whether the client asks for an explanation and may have one.
 pub(crate) fn is_wanted(shard: &Shard, head: &RequestHead<'_>) -> bool {
-    shard.config.explain_routing && head.header(HEADER) == Some(b"1")
+    shard.config().explain_routing && head.header(HEADER) == Some(b"1")
 }
 
 /// `policy=…; reason=…; worker=…; matched=BLOCKS/BLOCKS; candidates=ROLE:URL:COST:MATCHED,…`

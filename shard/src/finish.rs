@@ -15,6 +15,7 @@ use fleet::stats::status_index;
 use tracing::Level;
 use tracing::info;
 
+use crate::ShardConfig;
 use crate::admit;
 use crate::clock::micros;
 use crate::guard::CorsBlock;
@@ -40,6 +41,8 @@ pub(crate) struct Trace<'a> {
     pub(crate) method: &'static str,
     pub(crate) request_id: String,
     /// Which CORS headers the answer gets.
+    /// The settings that the request began with: lines of one guard mean nothing to the next.
+    pub(crate) config: Rc<ShardConfig>,
     pub(crate) cors: CorsBlock,
     /// Whose key the request came with, if it was a tenant's.
     pub(crate) tenant: Option<Arc<str>>,
@@ -72,12 +75,14 @@ impl<'a> Trace<'a> {
     ) -> Self {
         shard.stats.requests_total[row(endpoint, method)].add(1);
         shard.stats.requests_active.add(1);
+        let config = shard.config();
         Self {
             shard,
             endpoint,
             method,
             request_id,
-            cors: shard.config.guard.cors_block_of_anybody(),
+            cors: config.guard.cors_block_of_anybody(),
+            config,
             tenant: None,
             started,
             permit: None,

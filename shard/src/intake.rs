@@ -48,7 +48,7 @@ pub(crate) async fn head(
     mut watch: Pin<&mut dyn Readiness>,
     buf: &mut Vec<u8>,
 ) -> Result<Option<usize>, Stop> {
-    client.slot.busy_until(shard.clock.deadline_ms(shard.config.head_timeout));
+    client.slot.busy_until(shard.clock.deadline_ms(shard.config().head_timeout));
     let mut searched = 0;
     // The connection is readable when an exchange begins, unless a pipelined request came with the last one.
     let mut try_read = buf.is_empty();
@@ -163,7 +163,7 @@ pub(crate) async fn body(
     }
     let mut rate = Rate {
         begun_ms: shard.clock.coarse_ms(),
-        min: shard.config.body_rate_min,
+        min: shard.config().body_rate_min,
         received: buf.len() as u64,
     };
     match plan.framing {
@@ -255,7 +255,7 @@ async fn more(
     if rate.is_too_slow(shard.clock.coarse_ms()) {
         return Err(Stop::reject(ErrorCode::RequestTimeout, "the request body comes too slowly"));
     }
-    client.shorten_deadline(shard.clock.deadline_ms(shard.config.body_timeout));
+    client.shorten_deadline(shard.clock.deadline_ms(shard.config().body_timeout));
     loop {
         match client.stream.recv_spare(buf) {
             Ok(Received::Bytes(n)) => {

@@ -44,7 +44,6 @@ mod stop;
 mod upstream;
 
 use std::io;
-use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -69,11 +68,12 @@ use rustls::ClientConfig;
 use rustls::ServerConfig;
 
 use crate::guard::Guard;
+use crate::listen::Listener;
 use crate::retry::RetryRules;
 use crate::rt::driver::IoDriver;
 use crate::state::Shard;
 
-/// What every shard is told at start.
+/// What every shard goes by. Most of it may change while they run.
 #[derive(Clone, Debug)]
 pub struct ShardConfig {
     /// Headers, lower case, whose value says which session a request belongs to; the first present counts.
@@ -132,6 +132,8 @@ pub struct ShardConfig {
 /// The roads between shards and the rest of the process.
 #[derive(Clone, Debug)]
 pub struct Shared {
+    /// Settings; shards take over changed ones within a tick.
+    pub config: Arc<ArcSwap<ShardConfig>>,
     /// What to route by.
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     /// Whether to go on.
@@ -157,10 +159,10 @@ pub struct ShardPlace {
     pub index: usize,
     /// Its CPU, if it is pinned.
     pub cpu: Option<usize>,
-    /// Its listening socket.
-    pub listener: TcpListener,
+    /// Its listening sockets; several when it serves those of a process that had more shards.
+    pub listeners: Vec<Listener>,
     /// The control plane's own listening socket, if it has one: the first shard serves it.
-    pub admin_listener: Option<TcpListener>,
+    pub admin_listener: Option<Listener>,
     /// Its counters.
     pub stats: Arc<ShardStats>,
     /// Where its decisions are remembered.
@@ -173,20 +175,15 @@ pub struct ShardPlace {
 ///
 /// # Errors
 /// When the thread cannot be started. Errors of the shard itself are the thread's result.
-pub fn spawn(
-    config: ShardConfig,
-    shared: Shared,
-    place: ShardPlace,
-    start: Instant,
-) -> io::Result<JoinHandle<io::Result<()>>> {
+pub fn spawn(shared: Shared, place: ShardPlace, start: Instant) -> io::Result<JoinHandle<io::Result<()>>> {
     std::thread::Builder::new().name(format!("shard-{}", place.index)).spawn(move || {
         if let Some(cpu) = place.cpu {
             rt::cpu::pin(cpu)?;
         }
         rt::driver::block_on(place.driver, || async move {
-            let ShardPlace { index, listener, admin_listener, stats, decisions, .. } = place;
-            let shard = Rc::new(Shard::new(index, config, shared, stats, decisions, start));
-            accept::run(shard, listener, admin_listener).await;
+            let ShardPlace { index, listeners, admin_listener, stats, decisions, .. } = place;
+            let shard = Rc::new(Shard::new(index, shared, stats, decisions, start));
+            accept::run(shard, listeners, admin_listener).await;
         })
     })
 }

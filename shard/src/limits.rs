@@ -43,6 +43,10 @@ pub(crate) const UPSTREAM_IDLE_MAX: Duration = Duration::from_secs(50);
 pub(crate) const INTERIM_RESPONSES_MAX: u32 = 8;
 /// Housekeeping period: the grain of every deadline of a shard.
 pub(crate) const TICK: Duration = Duration::from_millis(100);
+/// Connections accepted in one turn of the loop, so that a crowd at the door does not hold up who is inside.
+pub(crate) const ACCEPTS_PER_TURN: usize = 64;
+/// Time that handshakes begun before a shutdown have to end: a round trip to the other side of the world.
+pub(crate) const BACKLOG_SETTLE: Duration = Duration::from_millis(250);
 /// Least time between two batches of reports that are not full: control publishes no faster.
 pub(crate) const REPORT_INTERVAL: Duration = Duration::from_millis(1);
 /// Shortest pause between two looks whether a request start is due: the grain of the runtime's timer.

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use socket2::Domain;
 use socket2::Protocol;
+use socket2::SockFilter;
+use socket2::SockRef;
 use socket2::Socket;
 use socket2::Type;
 
@@ -19,6 +21,56 @@ const IN_USE_WAIT: Duration = Duration::from_millis(500);
 /// Pause between two tries.
 const IN_USE_PAUSE: Duration = Duration::from_millis(5);
 
+/// A socket that listens, and whether somebody else has it too.
+#[derive(Debug)]
+pub struct Listener {
+    /// The socket; it does not block.
+    pub socket: TcpListener,
+    /// Whether a service manager holds it open beyond this process: what waits in it is not lost when it is closed
+    /// here, and nothing may be changed about it.
+    pub is_shared: bool,
+}
+
+// === impl Listener ===
+
+impl Listener {
+    /// The same socket once more.
+    ///
+    /// # Errors
+    /// When no descriptor is left.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self { socket: self.socket.try_clone()?, is_shared: self.is_shared })
+    }
+
+    /// Takes back what a process that ended did to have nobody else come.
+    pub fn welcome_newcomers(&self) {
+        // There is nothing to take back unless that process was told to end while it handed over.
+        let _ = SockRef::from(&self.socket).detach_filter();
+    }
+
+    /// Has the kernel ignore whoever begins to connect from now on, while those who have begun come through. A client
+    /// tries again a second later, and is then refused or finds the next process; without this it would be let in, and
+    /// reset when the listener is closed.
+    pub(crate) fn refuse_newcomers(&self) -> io::Result<()> {
+        SockRef::from(&self.socket).attach_filter(&DROP_SYN)
+    }
+}
+
+/// Flags byte of a TCP header.
+const FLAGS_AT: u32 = 13;
+const SYN: u32 = 0x02;
+const SYN_ACK: u32 = 0x12;
+
+/// A classic BPF program over the TCP header: drops segments with SYN and without ACK.
+const DROP_SYN: [SockFilter; 5] = [
+    // Load the flags byte; keep SYN and ACK; is it SYN alone? Then keep no byte of it, else all.
+    SockFilter::new(0x30, 0, 0, FLAGS_AT),
+    SockFilter::new(0x54, 0, 0, SYN_ACK),
+    SockFilter::new(0x15, 0, 1, SYN),
+    SockFilter::new(0x06, 0, 0, 0),
+    SockFilter::new(0x06, 0, 0, u32::MAX),
+];
+
 /// Binds `count` listeners to `address`. A first probe without SO_REUSEPORT makes a port that anyone else holds an
 /// error, also when the holder would share it.
 ///
@@ -28,7 +80,14 @@ pub fn bind(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
     let probe = probe(address)?;
     let port = probe.local_addr()?.as_socket().map_or(address.port(), |bound| bound.port());
     drop(probe);
-    let address = SocketAddr::new(address.ip(), port);
+    join(SocketAddr::new(address.ip(), port), count)
+}
+
+/// Binds `count` more listeners to an address where this gateway, or the one that it takes over from, listens already.
+///
+/// # Errors
+/// When the address is not ours, or somebody else has the port.
+pub fn join(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
     (0..count)
         .map(|_| {
             let socket = socket(address, Sharing::Shared)?;

@@ -334,7 +334,7 @@ async fn send_whole(
 ) -> Result<(), ()> {
     let mut out = shard.take_buffer();
     let explanation = trace.leg.as_ref().and_then(|leg| leg.explanation.as_deref());
-    let cors = shard.config.guard.cors_lines(trace.cors);
+    let cors = trace.config.guard.cors_lines(trace.cors);
     let request_id = &trace.request_id;
     encode::response_head(whole.head, request_id, whole.delimiter, connection, explanation, cors, &mut out);
     learn_answer(shard, trace, whole.head.status, whole.body);

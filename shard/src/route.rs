@@ -100,7 +100,8 @@ impl Leg {
 
     /// Says what the request showed about its worker. The first word counts.
     pub(crate) fn judge(&mut self, shard: &Rc<Shard>, outcome: Outcome) {
-        let Some(rules) = &shard.config.breaker else { return };
+        let config = shard.config();
+        let Some(rules) = &config.breaker else { return };
         let Some(moved) = self.hold.judge(outcome, shard.clock.coarse_ms(), rules) else { return };
         let worker = self.worker();
         let (url, from, to) = (&worker.url, moved.from.name(), moved.to.name());
@@ -131,7 +132,7 @@ pub(crate) fn choose(shard: &Rc<Shard>, input: &Input<'_, '_>) -> Result<Leg, Ap
     let mut prompt = shard.prompt.borrow_mut();
     let Prompt { spans, blocks } = &mut *prompt;
     let peeked = if input.is_json {
-        peek::peek(input.shape, input.body, &shard.config.body_keys, spans)?
+        peek::peek(input.shape, input.body, &shard.config().body_keys, spans)?
     } else {
         peek::peek_opaque(input.body, spans)
     };
@@ -152,7 +153,8 @@ pub(crate) fn choose(shard: &Rc<Shard>, input: &Input<'_, '_>) -> Result<Leg, Ap
             tick: shard.clock.coarse_seconds(),
         };
         let mut replica = shard.replica.borrow_mut();
-        let breaker = shard.config.breaker.as_ref();
+        let config = shard.config();
+        let breaker = config.breaker.as_ref();
         let (choice, pass) = pick(&mut replica, snapshot, pool, &request, breaker, input.is_continuation)
             .ok_or_else(no_workers)?;
         let chosen = shard.clock.now();
@@ -192,7 +194,7 @@ fn keys<'a>(shard: &'a Shard, policy: &Policy, input: &Input<'a, '_>, spans: &Pr
     if !policy.reads_keys() {
         return Keys::default();
     }
-    let (head, config) = (input.head, &shard.config);
+    let (head, config) = (input.head, &shard.config());
     let bounded = |value: &&[u8]| value.len() <= limits::ROUTING_KEY_BYTES_MAX;
     let header = |name: &str| head.header(name).filter(bounded);
     // The session policy goes by its own key alone, if it has one.

@@ -51,7 +51,6 @@ pub(crate) struct Scratch {
 
 pub(crate) struct Shard {
     pub(crate) index: usize,
-    pub(crate) config: ShardConfig,
     pub(crate) clock: Clock,
     pub(crate) stats: Arc<ShardStats>,
     pub(crate) slots: Slots,
@@ -66,6 +65,11 @@ pub(crate) struct Shard {
     pub(crate) gate: Option<Arc<Gate>>,
     pub(crate) queue: Queue,
     snapshot: RefCell<Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
+    /// The settings of this moment, as a copy that no other shard touches.
+    config: RefCell<Rc<ShardConfig>>,
+    /// What that is a copy of, and where a changed one will be.
+    settings: RefCell<Arc<ShardConfig>>,
+    settings_source: Arc<ArcSwap<ShardConfig>>,
     buffers: RefCell<Vec<Vec<u8>>>,
     /// Capacity of all of them.
     buffer_bytes: Cell<usize>,
@@ -83,13 +87,14 @@ pub(crate) struct Prompt {
 impl Shard {
     pub(crate) fn new(
         index: usize,
-        config: ShardConfig,
         shared: Shared,
         stats: Arc<ShardStats>,
         decisions: Arc<DecisionRing>,
         start: Instant,
     ) -> Self {
         let snapshot = Cache::new(shared.snapshot);
+        let settings = shared.config.load_full();
+        let config = ShardConfig::clone(&settings);
         let shard_seed = config.seed.wrapping_add(index as u64);
         Self {
             index,
@@ -113,8 +118,25 @@ impl Shard {
             buffer_bytes: Cell::new(0),
             ids: RefCell::new(SmallRng::seed_from_u64(shard_seed ^ SALT_IDS)),
             connections: Cell::new(0),
-            config,
+            config: RefCell::new(Rc::new(config)),
+            settings: RefCell::new(settings),
+            settings_source: shared.config,
             stats,
+        }
+    }
+
+    /// The settings of this moment. Whoever needs the same ones later keeps what this returns.
+    #[inline]
+    pub(crate) fn config(&self) -> Rc<ShardConfig> {
+        Rc::clone(&self.config.borrow())
+    }
+
+    /// Takes over settings that were changed since the last call.
+    pub(crate) fn take_settings(&self) {
+        let settings = self.settings_source.load();
+        if !Arc::ptr_eq(&settings, &self.settings.borrow()) {
+            *self.config.borrow_mut() = Rc::new(ShardConfig::clone(&settings));
+            *self.settings.borrow_mut() = Arc::clone(&settings);
         }
     }
 
@@ -186,12 +208,16 @@ impl Shard {
             Door::Main => 0,
             Door::Admin => limits::ADMIN_CONNECTIONS_SPARE,
         };
-        if self.connections.get() >= self.config.connections_max.saturating_add(spare) {
+        if self.connections.get() >= self.config.borrow().connections_max.saturating_add(spare) {
             self.stats.connections_refused_total.add(1);
             return None;
         }
-        let admission =
-            self.config.peers.as_ref().map_or(Admission::Uncounted, |peers| peers.enter(origin.peer));
+        let admission = self
+            .config
+            .borrow()
+            .peers
+            .as_ref()
+            .map_or(Admission::Uncounted, |peers| peers.enter(origin.peer));
         let slot = match admission {
             Admission::Counted(slot) => Some(slot),
             Admission::Uncounted => None,
@@ -205,11 +231,6 @@ impl Shard {
         self.stats.connections_total.add(1);
         Some(ConnectionPermit { shard: Rc::clone(self), slot })
     }
-
-    /// Client connections open now.
-    pub(crate) fn connections(&self) -> u64 {
-        self.connections.get()
-    }
 }
 
 /// One counted client connection; dropping it counts it out.
@@ -221,7 +242,7 @@ pub(crate) struct ConnectionPermit {
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        if let (Some(peers), Some(slot)) = (&self.shard.config.peers, &self.slot) {
+        if let (Some(peers), Some(slot)) = (&self.shard.config().peers, &self.slot) {
             peers.leave(slot);
         }
         self.shard.connections.set(self.shard.connections.get() - 1);

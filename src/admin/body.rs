@@ -25,6 +25,11 @@ const RUNTIMES: [&str; 3] = ["sglang", "vllm", "external"];
 /// Longest check timeout or interval, in seconds: a day.
 const SECONDS_MAX: u64 = 86_400;
 
+/// The field that is shown as it was given and has this name.
+pub(crate) fn declared_name(name: &str) -> Option<&'static str> {
+    DECLARED.into_iter().find(|declared| *declared == name)
+}
+
 /// What is wrong with a body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct BodyError {

@@ -2,6 +2,7 @@
 
 mod admission;
 mod edge;
+mod life;
 mod reliability;
 pub(crate) mod security;
 mod traces;
@@ -14,6 +15,7 @@ use policy::Policy;
 
 pub(crate) use self::edge::ClientFlags;
 pub(crate) use self::edge::TlsFlags;
+pub(crate) use self::life::LifeFlags;
 pub(crate) use self::reliability::BreakerFlags;
 pub(crate) use self::reliability::RetryFlags;
 pub(crate) use self::traces::TraceFlags;
@@ -57,6 +59,8 @@ pub(crate) struct LaunchFlags {
     pub(crate) metrics: MetricFlags,
     #[command(flatten)]
     pub(crate) traces: TraceFlags,
+    #[command(flatten)]
+    pub(crate) life: LifeFlags,
 }
 
 /// Where and on what the gateway runs.

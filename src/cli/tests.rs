@@ -5,7 +5,7 @@ use super::*;
 fn launch(line: &str) -> LaunchFlags {
     let argv = std::iter::once("ringway").chain(line.split_whitespace()).map(str::to_owned).collect();
     match parse(argv).expect("accepted") {
-        Command::Launch(flags) => *flags,
+        Command::Launch(launch) => launch.flags,
         other => unreachable!("{other:?}"),
     }
 }

@@ -20,8 +20,10 @@ pub struct ControlConfig {
     pub shards: usize,
     /// Sizes of the per-model counters.
     pub stats_shape: StatsShape,
-    /// Seed of this process's generators and block hashes.
+    /// Seed of this process's generators.
     pub seed: u64,
+    /// Seed of the block hashes, which a process keeps that goes on with another one's prefix tree.
+    pub block_seed: u64,
     /// The policy of models whose workers name none, and the settings of every policy.
     pub rules: Rules,
     /// How often the bucket policy's ranges follow the lengths of prompts (`--bucket-adjust-interval-secs`).
@@ -58,6 +60,9 @@ pub struct ControlConfig {
     pub recovery_ramp: Duration,
     /// Transport failures in a row after which a worker is removed; 0 for never (`--max-worker-retries`).
     pub worker_failures_max: u32,
+    /// How long everything is still served after the order to end, while `/readiness` says draining
+    /// (`--drain-settle-secs`).
+    pub drain_settle: Duration,
     /// Longest wait for requests in flight at shutdown (`--shutdown-grace-period-secs`).
     pub shutdown_grace: Duration,
     /// Version of the gateway, for `/get_server_info`.

@@ -4,12 +4,15 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
+use crossbeam_channel::Sender;
 use engine::metadata::Metadata;
 use fleet::admin::AdminCall;
 use fleet::id::WorkerId;
 use fleet::report::Report;
 
+use crate::control::config::ControlConfig;
 use crate::control::poll::Polled;
+use crate::control::state::handover::Export;
 
 /// One input of [`State::apply`](crate::control::state::State::apply).
 #[derive(Debug)]
@@ -46,6 +49,14 @@ pub enum Event {
         /// One answer per worker, in the order of the task.
         answers: Vec<Result<Bytes, Failure>>,
     },
+    /// Settings were read again, and are good.
+    Reload(Box<ControlConfig>),
+    /// Another process wants to know everything.
+    Export(Sender<Box<Export>>),
+    /// That process serves now.
+    HandedOver,
+    /// Somebody wants to see that control is alive.
+    Ping,
     /// The process was told to end: drain at the first time, stop at the second.
     Terminate,
     /// Time passed.

@@ -33,8 +33,12 @@ pub(crate) const POLL_INTERVAL_MIN: Duration = Duration::from_secs(1);
 pub(crate) const DRAIN_CHECK: Duration = Duration::from_millis(250);
 /// How often a shutdown looks for the last requests.
 pub(crate) const SHUTDOWN_CHECK: Duration = Duration::from_millis(50);
-/// Shortest shutdown: two ticks of a shard, so that each has seen it and counted what it had accepted.
-pub(crate) const SHUTDOWN_SETTLE: Duration = Duration::from_millis(250);
+/// Shortest time in which a process that has handed over goes on to serve whoever is connected. A client that asks more
+/// often than that is told to connect anew with its next answer, and meets no connection that is closed as it sends.
+pub(crate) const HANDED_OVER_LINGER: Duration = Duration::from_secs(5);
+/// Shortest shutdown: two ticks of a shard and what it waits for handshakes to end, so that each has seen it, has taken
+/// in who waited at its door, and has counted what they ask.
+pub(crate) const SHUTDOWN_SETTLE: Duration = Duration::from_millis(600);
 
 /// Reports are looked at once in this time, and what they change is published once.
 pub(crate) const PUBLISH_INTERVAL: Duration = Duration::from_millis(1);

@@ -112,6 +112,11 @@ impl Publisher {
         has_moved
     }
 
+    /// Has `/readiness` send everybody elsewhere, whoever the workers are.
+    pub(crate) fn set_draining(&mut self) {
+        self.pages.is_draining = true;
+    }
+
     /// The fleet of this moment.
     pub(crate) fn fleet(&mut self, sources: &Sources<'_>) -> Fleet {
         for index in std::mem::take(&mut self.touched_workers) {
@@ -129,7 +134,7 @@ impl Publisher {
             workers: self.workers.clone(),
             pools: self.pools.values().filter_map(PoolBook::published).map(Arc::clone).collect(),
             sticky: Arc::clone(&self.sticky),
-            readiness: self.pages.readiness.clone(),
+            readiness: self.pages.readiness(),
             health_generate: self.pages.health_generate.clone(),
             models: self.pages.models.clone(),
         }

@@ -69,6 +69,7 @@ pub(crate) fn config(worker_urls: &[&str]) -> ControlConfig {
             duration_bounds_us: Arc::from([1000]),
         },
         seed: 1,
+        block_seed: 1,
         rules: fleet::rules::Rules::default(),
         bucket_adjust_interval: Duration::from_secs(5),
         decisions: vec![Arc::default(), Arc::default()],
@@ -93,6 +94,7 @@ pub(crate) fn config(worker_urls: &[&str]) -> ControlConfig {
         breaker: Some(BREAKER),
         recovery_ramp: Duration::ZERO,
         worker_failures_max: 3,
+        drain_settle: Duration::ZERO,
         shutdown_grace: Duration::from_secs(180),
         version: "1.2.3",
         started_unix_s: 1_700_000_000,
@@ -136,6 +138,7 @@ impl Rig {
         for order in orders {
             match order {
                 Order::Reply { to, reply } => drop(to.send(reply)),
+                Order::Export { to, export } => drop(to.try_send(export)),
                 Order::Task(task) => self.tasks.push(task),
             }
         }

@@ -147,6 +147,7 @@ impl Control {
         for order in std::mem::take(&mut self.orders) {
             match order {
                 // Whoever asked may have left.
+                Order::Export { to, export } => drop(to.try_send(export)),
                 Order::Reply { to, reply } => drop(to.send(reply)),
                 Order::Task(task) => {
                     if let Err(task) = self.doors.services.send(task) {

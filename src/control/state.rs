@@ -10,6 +10,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crossbeam_channel::Sender;
 use fleet::admin::AdminReply;
 use fleet::cell::Phase;
 use fleet::id::WorkerId;
@@ -23,7 +24,6 @@ use fleet::tree::TreeConfig;
 use futures_channel::oneshot;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
-use tracing::info;
 
 use crate::admin;
 use crate::control::config::ConfigError;
@@ -34,6 +34,7 @@ use crate::control::limits;
 use crate::control::models::Models;
 use crate::control::publish::Publisher;
 use crate::control::publish::Sources;
+use crate::control::record::WorkerRecord;
 use crate::control::registry::Registry;
 use crate::control::stats::ControlStats;
 use crate::control::stats::Health;
@@ -43,12 +44,18 @@ use crate::control::worker::Entry;
 mod calls;
 mod circuits;
 pub(crate) mod engine_cost;
+pub(crate) mod handover;
 mod loads;
 pub(crate) mod members;
+mod reload;
+mod shutdown;
 pub(crate) mod start;
 mod upkeep;
 
 use self::calls::Calls;
+use self::handover::Export;
+use self::handover::Successors;
+use self::shutdown::Shutdown;
 use self::upkeep::Upkeep;
 
 /// Keeps the UUIDs apart from other draws with the same seed.
@@ -66,6 +73,13 @@ pub enum Order {
     },
     /// Have services do something.
     Task(Task),
+    /// Tell another process everything.
+    Export {
+        /// The way there.
+        to: Sender<Box<Export>>,
+        /// What there is to tell.
+        export: Box<Export>,
+    },
 }
 
 /// Everything control knows.
@@ -84,6 +98,8 @@ pub struct State {
     shutdown: Shutdown,
     drain_check_due: Option<Duration>,
     upkeep: Upkeep,
+    /// Who the workers of the process before are now, until all of it is taken over.
+    successors: Successors,
     garbage_due: Option<Duration>,
     fleet: Arc<Fleet>,
     news: News,
@@ -99,22 +115,29 @@ enum News {
     Fleet,
 }
 
-/// How far the end of the process has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Shutdown {
-    Running,
-    Draining { since: Duration, check_due: Duration },
-    Stopping,
-}
-
 impl State {
     /// The state at start, with the workers of `config` pending, and what shards begin with.
     ///
     /// # Errors
     /// When a worker URL, the key or the health endpoint of `config` cannot be used.
     pub fn initial(config: ControlConfig) -> Result<(Self, Snapshot), ConfigError> {
+        let mut state = Self::new(config, Duration::ZERO, Vec::new())?;
+        let snapshot = state.first_publication(Duration::ZERO);
+        Ok((state, snapshot))
+    }
+
+    /// The state of a process that goes on from another one's `workers`, with its own of `config` beside them. It has
+    /// not published anything.
+    ///
+    /// # Errors
+    /// As [`State::initial`].
+    pub(crate) fn new(
+        config: ControlConfig,
+        now: Duration,
+        workers: Vec<WorkerRecord>,
+    ) -> Result<Self, ConfigError> {
         let specs = start::worker_specs(&config)?;
-        let models = Models::new(config.shards, config.stats_shape.clone(), config.seed, config.rules);
+        let models = Models::new(config.shards, config.stats_shape.clone(), config.block_seed, config.rules);
         let registry = Registry::default();
         let sticky = Arc::default();
         let mut publisher = Publisher::new(Arc::clone(&sticky));
@@ -137,6 +160,7 @@ impl State {
             shutdown: Shutdown::Running,
             drain_check_due: None,
             upkeep: Upkeep::default(),
+            successors: Successors::default(),
             garbage_due: None,
             fleet,
             news: News::Fleet,
@@ -144,11 +168,19 @@ impl State {
             stats: Arc::new(ControlStats::default()),
             config,
         };
+        state.go_on_with(workers, &specs, now);
         for spec in specs {
-            state.register(spec, Duration::ZERO);
+            if state.registry.by_url(&spec.url).is_none() {
+                state.register(spec, now);
+            }
         }
-        let snapshot = state.publication(Duration::ZERO).expect("a new state has news");
-        Ok((state, snapshot))
+        Ok(state)
+    }
+
+    /// What shards begin with.
+    pub(crate) fn first_publication(&mut self, now: Duration) -> Snapshot {
+        self.changed(News::Fleet);
+        self.publication(now).expect("a new state has news")
     }
 
     /// The cells this state counts in.
@@ -158,19 +190,12 @@ impl State {
 
     /// Where the process should stand.
     pub fn phase(&self) -> Phase {
-        match self.shutdown {
-            Shutdown::Running => Phase::Running,
-            Shutdown::Draining { .. } => Phase::Draining,
-            Shutdown::Stopping => Phase::Stopping,
-        }
+        self.shutdown.phase()
     }
 
     /// When the next [`Event::Tick`] has something to do.
     pub fn next_deadline(&self) -> Option<Duration> {
-        let shutdown = match self.shutdown {
-            Shutdown::Draining { check_due, .. } => Some(check_due),
-            Shutdown::Running | Shutdown::Stopping => None,
-        };
+        let shutdown = self.shutdown.next_due();
         let upkeep = self.next_upkeep();
         [self.registry.next_due(), self.drain_check_due, self.garbage_due, upkeep, shutdown]
             .into_iter()
@@ -187,6 +212,10 @@ impl State {
             Event::Described { worker, metadata } => self.described(worker, metadata, now, orders),
             Event::Polled { worker, polled } => self.polled(worker, &polled, now),
             Event::Called { ticket, answers } => self.called(ticket, &answers, orders),
+            Event::Reload(config) => self.reload(*config, now, orders),
+            Event::Export(to) => orders.push(Order::Export { to, export: Box::new(self.export(now)) }),
+            Event::HandedOver => self.handed_over(now, orders),
+            Event::Ping => {}
             Event::Terminate => self.terminate(now, orders),
             Event::Tick { requests_active } => self.tick(requests_active, now, orders),
         }
@@ -259,6 +288,7 @@ impl State {
     }
 
     fn tick(&mut self, requests_active: u64, now: Duration, orders: &mut Vec<Order>) {
+        self.stats.turns_total.add(1);
         while let Some(worker) = self.registry.take_due(now) {
             self.check(worker, now, orders);
         }
@@ -300,34 +330,6 @@ impl State {
         stats.tree_blocks.set(tree.blocks());
         stats.tree_versions_retained.set(tree.versions_retained() as u64);
         stats.tree_evicted_blocks_total.set(tree.evicted_blocks_total());
-    }
-
-    // Running => Draining; Draining => Stopping
-    fn terminate(&mut self, now: Duration, orders: &mut Vec<Order>) {
-        self.shutdown = match self.shutdown {
-            Shutdown::Running => {
-                info!(grace = ?self.config.shutdown_grace, "draining");
-                Shutdown::Draining { since: now, check_due: now + limits::SHUTDOWN_CHECK }
-            }
-            Shutdown::Draining { .. } | Shutdown::Stopping => Shutdown::Stopping,
-        };
-        self.refuse_waiting(orders);
-    }
-
-    // Draining => (Draining | Stopping)
-    fn drain(&mut self, requests_active: u64, now: Duration) {
-        let Shutdown::Draining { since, check_due } = self.shutdown else { return };
-        if now < check_due {
-            return;
-        }
-        let for_how_long = now - since;
-        let is_drained = requests_active == 0 && for_how_long >= limits::SHUTDOWN_SETTLE;
-        self.shutdown = if is_drained || for_how_long >= self.config.shutdown_grace {
-            info!(requests_active, "stopping");
-            Shutdown::Stopping
-        } else {
-            Shutdown::Draining { since, check_due: now + limits::SHUTDOWN_CHECK }
-        };
     }
 }
 

@@ -11,6 +11,8 @@ use crate::control::models::Models;
 /// Cells that control writes and the metrics page reads.
 #[derive(Debug, Default)]
 pub struct ControlStats {
+    /// Turns of control's loop: one that is stuck counts no more.
+    pub turns_total: Counter,
     /// Snapshots published.
     pub publications_total: Counter,
     /// Reports taken.

@@ -55,10 +55,12 @@ pub(crate) struct WorkerSpec {
     /// Fields that are shown as they were given.
     pub(crate) declared: BTreeMap<&'static str, String>,
     pub(crate) checks: Checks,
+    /// Whether it is one of `--worker-urls`, which a reload may take away again.
+    pub(crate) is_configured: bool,
 }
 
 /// How one worker is checked.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Checks {
     pub(crate) timeout: Duration,
     pub(crate) interval: Duration,

@@ -5,6 +5,7 @@ use std::net::TcpListener as StdListener;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fleet::cell::Lifecycle;
 use http_body_util::Full;
 use hyper::Method;
 use hyper::Request;
@@ -32,8 +33,23 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const TEXT_FORMAT: &str = "text/plain; version=0.0.4";
 
-/// Serves the metrics page until the runtime ends.
-pub(crate) async fn serve(listener: StdListener, sources: Sources) {
+/// Pause between two looks whether another process serves by now.
+const PHASE_PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves the metrics page until the runtime ends or another process has the listener.
+pub(crate) async fn serve(listener: StdListener, sources: Sources, lifecycle: Arc<Lifecycle>) {
+    let handed_over = async {
+        while !lifecycle.is_handed_over() {
+            tokio::time::sleep(PHASE_PAUSE).await;
+        }
+    };
+    tokio::select! {
+        () = accept(listener, sources) => {}
+        () = handed_over => {}
+    }
+}
+
+async fn accept(listener: StdListener, sources: Sources) {
     let listener = match TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => {

@@ -71,6 +71,14 @@ pub(crate) fn http(sources: &Sources) -> Vec<MetricFamily> {
     ]
 }
 
+/// How often settings were read again.
+pub(crate) fn reloads(sources: &Sources) -> MetricFamily {
+    let mut family = Family::counter("ringway_reloads_total", "Settings read again (SIGHUP), by result.");
+    family.add(&[("result", "done")], sources.reloads.done.get() as f64);
+    family.add(&[("result", "refused")], sources.reloads.refused.get() as f64);
+    family.build()
+}
+
 #[derive(Clone, Copy)]
 enum Kind {
     Counter,

@@ -2,6 +2,10 @@
 
 use std::net::TcpListener;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
+use std::thread;
 
 use testkit::client::Client;
 use testkit::client::Request;
@@ -24,6 +28,8 @@ on_every_setup! {
     a_second_signal_stops_at_once
     the_grace_period_ends_what_does_not_end
     an_idle_gateway_ends_at_once
+    whoever_is_let_in_is_answered_to_the_end
+    readiness_says_draining_while_all_is_still_served
 }
 
 fn sigterm_lets_a_running_stream_finish(setup: Setup) {
@@ -82,6 +88,65 @@ fn an_idle_gateway_ends_at_once(setup: Setup) {
     gateway.signal(Signal::TERM);
     assert_eq!(gateway.wait_exit().code(), Some(0));
     assert!(idle.is_closed());
+}
+
+/// Clients that connect all the time while it ends: each is refused, or answered. None is reset.
+fn whoever_is_let_in_is_answered_to_the_end(setup: Setup) {
+    let worker = Worker::answering();
+    let mut gateway = setup.start(&[&worker]);
+    let addr = gateway.addr();
+    let served = Arc::new(AtomicUsize::new(0));
+    let clients: Vec<_> = (0..6)
+        .map(|_| {
+            let served = Arc::clone(&served);
+            thread::spawn(move || {
+                while let Ok(mut client) = Client::try_connect(addr) {
+                    let answer = client.try_ask(&chat("hello"));
+                    assert!(answer.as_ref().is_ok_and(|answer| answer.status == 200), "{answer:?}");
+                    served.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+        })
+        .collect();
+    wait::until("clients are served", || served.load(Ordering::Relaxed) > 100);
+    gateway.signal(Signal::TERM);
+    for client in clients {
+        client.join().expect("nobody was let in and left without an answer");
+    }
+    assert_eq!(gateway.wait_exit().code(), Some(0));
+}
+
+fn readiness_says_draining_while_all_is_still_served(setup: Setup) {
+    let worker = Worker::answering();
+    let mut gateway = setup.launch().flag("--drain-settle-secs", 2).worker(worker.url()).start();
+    let mut kept = gateway.client();
+    assert_eq!(kept.ask(&chat("hello")).status, 200);
+    gateway.signal(Signal::TERM);
+    wait::until("balancers are sent elsewhere", || gateway.get("/readiness").status == 503);
+    let page = gateway.get("/readiness");
+    assert_eq!((page.status, page.json()["reason"].as_str()), (503, Some("draining")));
+    assert_eq!(gateway.get("/liveness").status, 200);
+    assert_eq!(kept.ask(&chat("hello")).status, 200, "who is connected is served");
+    assert_eq!(gateway.ask(&chat("hello")).status, 200, "and so is who comes");
+    assert_eq!(gateway.wait_exit().code(), Some(0));
+}
+
+/// A connection with a request under way outlives the listener, and is told the truth.
+#[test]
+fn readiness_says_draining_on_connections_that_are_still_open() {
+    let worker = Worker::manual();
+    let gateway = PLAIN.start(&[&worker]);
+    let mut client = gateway.client();
+    // Both requests are there before the end begins; the second is answered while it lasts.
+    let both = [chat("hello").bytes(), Request::get("/readiness").bytes()].concat();
+    client.send(&both);
+    let exchange = worker.exchange();
+    gateway.signal(Signal::TERM);
+    wait::until("new connections are refused", || Client::try_connect(gateway.addr()).is_err());
+    exchange.answer("{}");
+    assert_eq!(client.response().status, 200);
+    let closed = client.try_response();
+    assert!(closed.is_err() || closed.is_ok_and(|page| page.status == 503), "it is not called ready");
 }
 
 #[track_caller]

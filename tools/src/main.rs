@@ -1,9 +1,10 @@
-//! Tools of the repository: `tidy` checks its rules, `chaos`, `faults` and `startup` try the release binary.
+//! Tools of the repository: `tidy` checks its rules; `chaos`, `faults`, `startup` and `upgrade` try the release binary.
 
 mod chaos;
 mod faults;
 mod startup;
 mod tidy;
+mod upgrade;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -24,6 +25,7 @@ enum Tool {
     Chaos(chaos::Args),
     Faults(faults::Args),
     Startup(startup::Args),
+    Upgrade(upgrade::Args),
 }
 
 fn main() -> ExitCode {
@@ -32,6 +34,7 @@ fn main() -> ExitCode {
         Tool::Chaos(args) => chaos::run(&args),
         Tool::Faults(args) => faults::run(&args),
         Tool::Startup(args) => startup::run(&args),
+        Tool::Upgrade(args) => upgrade::run(&args),
     };
     if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -1,5 +1,7 @@
 //! Which models a worker serves and which engine it is, from its information endpoints.
 
+use serde::Deserialize;
+use serde::Serialize;
 use serde_json::Map;
 use serde_json::Value;
 
@@ -9,7 +11,7 @@ pub const MODELS_PER_WORKER_MAX: usize = 64;
 pub const NAME_BYTES_MAX: usize = 512;
 
 /// The engine's manner of speaking, as far as it shows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Dialect {
     /// SGLang: native endpoints, `/server_info`.
     Sglang,
@@ -40,7 +42,7 @@ impl Dialect {
 }
 
 /// One entry of `/v1/models`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Model {
     /// Name that requests use.
     pub id: String,
@@ -130,20 +132,26 @@ impl Metadata {
     }
 }
 
+const SHOWN: [&str; 10] = [
+    "model_path",
+    "served_model_name",
+    "tokenizer_path",
+    "tp_size",
+    "dp_size",
+    "load_balance_method",
+    "disaggregation_mode",
+    "model_type",
+    "architectures",
+    "weight_version",
+];
+
+/// The fact of [`Metadata::labels`] that has this name.
+pub fn label_name(name: &str) -> Option<&'static str> {
+    SHOWN.into_iter().find(|shown| *shown == name)
+}
+
 /// Facts that are shown as they are. Numbers and lists are shown as their JSON text.
 fn labels(sources: &[&Map<String, Value>]) -> Vec<(&'static str, String)> {
-    const SHOWN: [&str; 10] = [
-        "model_path",
-        "served_model_name",
-        "tokenizer_path",
-        "tp_size",
-        "dp_size",
-        "load_balance_method",
-        "disaggregation_mode",
-        "model_type",
-        "architectures",
-        "weight_version",
-    ];
     let shown =
         |key: &'static str| sources.iter().find_map(|info| label(info.get(key)?)).map(|value| (key, value));
     SHOWN.into_iter().filter_map(shown).collect()

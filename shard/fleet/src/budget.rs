@@ -7,6 +7,7 @@
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::AcqRel;
 use std::sync::atomic::Ordering::Acquire;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// Parts that one retry is counted in.
 const PARTS: u64 = 100;
@@ -21,7 +22,7 @@ const PARTS_BITS: u32 = 24;
 #[derive(Debug)]
 pub struct RetryBudget {
     /// Retries per hundred requests.
-    percent: u64,
+    percent: AtomicU64,
     /// When the trickle was last counted in, and the parts there are.
     word: AtomicU64,
 }
@@ -29,14 +30,20 @@ pub struct RetryBudget {
 impl RetryBudget {
     /// A full budget, to which every request adds `percent` hundredths of a retry.
     pub fn new(percent: u32) -> Self {
-        Self { percent: u64::from(percent), word: AtomicU64::new(PARTS_MAX) }
+        Self { percent: AtomicU64::new(u64::from(percent)), word: AtomicU64::new(PARTS_MAX) }
+    }
+
+    /// Changes what requests add from now on.
+    pub fn set_percent(&self, percent: u32) {
+        self.percent.store(u64::from(percent), Relaxed);
     }
 
     /// Adds a request's share.
     #[inline]
     pub fn deposit(&self) {
         if unpack(self.word.load(Acquire)).1 < PARTS_MAX {
-            self.change(|at_ms, parts| Some((at_ms, (parts + self.percent).min(PARTS_MAX))));
+            let percent = self.percent.load(Relaxed);
+            self.change(|at_ms, parts| Some((at_ms, (parts + percent).min(PARTS_MAX))));
         }
     }
 

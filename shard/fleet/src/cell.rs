@@ -8,6 +8,7 @@ mod engine_load;
 mod outcomes;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU8;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::AtomicU64;
@@ -220,6 +221,9 @@ impl WorkerCells {
 pub enum Phase {
     /// Serving.
     Running,
+    /// Another process has taken over the listeners: no new connection is taken, each that is open is told to close
+    /// with its next answer, and what is in flight goes on to its end.
+    HandedOver,
     /// No new connection or request is taken; what is in flight goes on.
     Draining,
     /// Everything ends now.
@@ -228,21 +232,33 @@ pub enum Phase {
 
 /// The shared cell that holds the [`Phase`].
 #[derive(Debug, Default)]
-pub struct Lifecycle(AtomicU8);
+pub struct Lifecycle {
+    phase: AtomicU8,
+    is_handed_over: AtomicBool,
+}
 
 impl Lifecycle {
     /// Moves to `phase`; a phase never moves backwards.
     pub fn advance(&self, phase: Phase) {
-        self.0.fetch_max(phase as u8, Ordering::Release);
+        if phase == Phase::HandedOver {
+            self.is_handed_over.store(true, Ordering::Release);
+        }
+        self.phase.fetch_max(phase as u8, Ordering::Release);
     }
 
     /// The current phase.
     pub fn phase(&self) -> Phase {
-        match self.0.load(Ordering::Acquire) {
+        match self.phase.load(Ordering::Acquire) {
             0 => Phase::Running,
-            1 => Phase::Draining,
+            1 => Phase::HandedOver,
+            2 => Phase::Draining,
             _ => Phase::Stopping,
         }
+    }
+
+    /// Whether another process has the listeners, whatever the phase is by now: they are not to be touched any more.
+    pub fn is_handed_over(&self) -> bool {
+        self.is_handed_over.load(Ordering::Acquire)
     }
 }
 

@@ -86,6 +86,8 @@ pub struct ShardStats {
     pub received_bytes_total: Counter,
     /// Bytes sent to clients.
     pub sent_bytes_total: Counter,
+    /// Turns of the shard's housekeeping: a shard that is stuck counts no more.
+    pub ticks_total: Counter,
     /// What became of requests at the gate, if there is one.
     pub admission: AdmissionStats,
 }
@@ -108,6 +110,7 @@ impl ShardStats {
         let counters = |n: usize| (0..n).map(|_| Counter::default()).collect::<Box<[_]>>();
         Self {
             connections_active: Counter::default(),
+            ticks_total: Counter::default(),
             connections_total: Counter::default(),
             connections_refused_total: Counter::default(),
             connections_over_address_total: Counter::default(),

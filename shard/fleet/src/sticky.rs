@@ -211,6 +211,14 @@ impl StickyTable {
         removed
     }
 
+    /// Every key that belongs to somebody, with whom it belongs to.
+    pub fn entries(&self) -> impl Iterator<Item = (u64, Owner)> + '_ {
+        self.slots().filter_map(|slot| {
+            let key = slot.key.load(Acquire);
+            slot.owner(key).filter(|_| key != 0).map(|owner| (key, owner))
+        })
+    }
+
     /// Entries that belong to somebody.
     pub fn len(&self) -> usize {
         self.slots().filter(|slot| slot.owner(slot.key.load(Relaxed)).is_some()).count()

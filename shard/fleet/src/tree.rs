@@ -27,6 +27,7 @@ mod recency;
 mod removal;
 mod size;
 mod snapshot;
+mod transfer;
 
 use self::addresses::Addresses;
 use self::addresses::ROOT;
@@ -37,6 +38,9 @@ use self::recency::Recency;
 pub use self::snapshot::Match;
 pub use self::snapshot::Trail;
 pub use self::snapshot::TreeSnapshot;
+pub use self::transfer::Malformed;
+pub use self::transfer::TreeImport;
+pub use self::transfer::TreeNode;
 
 /// Worker slots the tree can tell apart: its tables are indexed by slot.
 pub const HOLDERS_MAX: u32 = 1 << 16;

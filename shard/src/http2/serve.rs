@@ -35,7 +35,7 @@ struct Streams {
 /// Serves a connection, of which `early` has been read, until either side is done with it.
 pub(crate) async fn serve(shard: &Rc<Shard>, socket: Socket, early: Vec<u8>, origin: Origin, slot: &Slot) {
     let socket = Rc::new(socket);
-    slot.busy_until(shard.clock.deadline_ms(shard.config.head_timeout));
+    slot.busy_until(shard.clock.deadline_ms(shard.config().head_timeout));
     let handshake = builder().handshake(Io::new(Rc::clone(&socket), early));
     let handshake = async { handshake.await.map_err(io::Error::other) };
     if let Ok(Ok(connection)) = complete(slot, handshake).await {
@@ -67,7 +67,7 @@ async fn take_streams(shard: &Rc<Shard>, mut connection: Connection<Io, Bytes>, 
         // their own.
         slot.idle_until(match goodbye_ms {
             Some(_) => shard.clock.deadline_ms(limits::LINGER_MAX),
-            None if streams.open.get() > 0 => shard.clock.deadline_ms(shard.config.keep_alive_timeout),
+            None if streams.open.get() > 0 => shard.clock.deadline_ms(shard.config().keep_alive_timeout),
             None => streams.ended_ms.get() + keep_alive_ms(shard),
         });
         let next = poll_fn(|cx| connection.poll_accept(cx).map(Ok));
@@ -102,7 +102,7 @@ fn is_idle(shard: &Shard, streams: &Streams) -> bool {
 }
 
 fn keep_alive_ms(shard: &Shard) -> u64 {
-    shard.config.keep_alive_timeout.as_millis() as u64
+    shard.config().keep_alive_timeout.as_millis() as u64
 }
 
 fn begin(

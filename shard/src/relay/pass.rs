@@ -183,7 +183,7 @@ impl Passage<'_, '_, '_> {
             plan.delimiter,
             plan.connection,
             explanation,
-            self.shard.config.guard.cors_lines(self.trace.cors),
+            self.trace.config.guard.cors_lines(self.trace.cors),
             out,
         );
         self.trace.status = head.status;
@@ -229,7 +229,7 @@ impl Passage<'_, '_, '_> {
     /// Gives the worker its time for the next token.
     fn expect_token(&mut self, relay: &Relay) {
         if relay.events() > 0
-            && let Some(timeout) = self.shard.config.inter_token_timeout
+            && let Some(timeout) = self.shard.config().inter_token_timeout
         {
             self.client.expect_token_by(self.shard.clock.deadline_ms(timeout));
         }

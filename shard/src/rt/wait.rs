@@ -165,6 +165,19 @@ impl Slots {
     }
 }
 
+/// Lets everybody else on this shard have a turn.
+pub(crate) async fn yield_now() {
+    let mut has_yielded = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut has_yielded, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
 /// Waits until the socket may be read.
 pub(crate) async fn readable(slot: &Slot, mut watch: Pin<&mut dyn Readiness>) -> Result<(), Interrupt> {
     poll_fn(|cx| {

@@ -15,7 +15,9 @@ const TEXT: &str = "text/plain; charset=utf-8";
 /// Every page as it was last made.
 #[derive(Debug)]
 pub(super) struct Pages {
-    pub(super) readiness: Page,
+    readiness: Page,
+    /// Whether the process is about to end.
+    pub(super) is_draining: bool,
     pub(super) health_generate: Page,
     pub(super) models: Page,
     /// Routable and registered workers that the first two tell of.
@@ -47,10 +49,19 @@ impl Pages {
     pub(super) fn new() -> Self {
         Self {
             readiness: readiness(0, 0),
+            is_draining: false,
             health_generate: health_generate(0),
             models: models(Vec::new()),
             counts: (0, 0),
         }
+    }
+
+    pub(super) fn readiness(&self) -> Page {
+        if !self.is_draining {
+            return self.readiness.clone();
+        }
+        let body = Bytes::from_static(br#"{"status":"not ready","reason":"draining"}"#);
+        Page { status: 503, content_type: JSON, body }
     }
 
     pub(super) fn set_counts(&mut self, routable: usize, registered: usize) {

@@ -305,7 +305,7 @@ impl State {
     }
 
     /// Says when a worker is checked next, now that nothing is under way.
-    fn schedule_check(&mut self, id: WorkerId, now: Duration) {
+    pub(super) fn schedule_check(&mut self, id: WorkerId, now: Duration) {
         let backoff_max =
             self.config.startup_check_interval.clamp(limits::BACKOFF_FIRST, limits::BACKOFF_MAX);
         let startup_timeout = self.config.startup_timeout;

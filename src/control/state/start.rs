@@ -17,7 +17,7 @@ const PRIORITY_DEFAULT: u32 = 50;
 const COST_DEFAULT: f64 = 1.0;
 
 /// The workers of `config`.
-pub(super) fn worker_specs(config: &ControlConfig) -> Result<Vec<WorkerSpec>, ConfigError> {
+pub(crate) fn worker_specs(config: &ControlConfig) -> Result<Vec<WorkerSpec>, ConfigError> {
     if !config.health.endpoint.starts_with('/')
         || !config.health.endpoint.bytes().all(|b| b.is_ascii_graphic())
     {
@@ -39,6 +39,7 @@ pub(super) fn worker_specs(config: &ControlConfig) -> Result<Vec<WorkerSpec>, Co
         }
         Ok(WorkerSpec {
             api_key: config.api_key.clone(),
+            is_configured: true,
             ..WorkerSpec::new(url, Checks::from(&config.health))
         })
     };
@@ -62,6 +63,7 @@ impl WorkerSpec {
             labels: BTreeMap::new(),
             declared: BTreeMap::new(),
             checks,
+            is_configured: false,
         }
     }
 }

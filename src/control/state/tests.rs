@@ -16,6 +16,7 @@ use crate::control::worker::Stage;
 
 mod circuits;
 mod faults;
+mod handover;
 mod loads;
 mod routing;
 mod simulation;

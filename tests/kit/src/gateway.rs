@@ -32,6 +32,8 @@ use crate::wait;
 #[derive(Clone, Debug)]
 pub struct Launch {
     program: PathBuf,
+    /// What runs the program, if it is not run as it is.
+    runner: Vec<String>,
     args: Vec<String>,
     env: Vec<(String, String)>,
     workers: Vec<String>,
@@ -73,6 +75,7 @@ impl Launch {
         let ip = place::own_ip();
         Launch {
             program: program.as_ref().to_owned(),
+            runner: Vec::new(),
             args: Vec::new(),
             env: Vec::new(),
             workers: Vec::new(),
@@ -96,6 +99,12 @@ impl Launch {
     /// Sets a variable of its environment.
     pub fn env(mut self, name: &str, value: impl ToString) -> Launch {
         self.env.push((name.to_owned(), value.to_string()));
+        self
+    }
+
+    /// Has the program run by the shell, whose `script` runs `"$0" "$@"` in the end.
+    pub fn through_shell(mut self, script: &str) -> Launch {
+        self.runner = ["/bin/sh", "-c", script].map(str::to_owned).to_vec();
         self
     }
 
@@ -141,7 +150,14 @@ impl Launch {
     /// Starts the gateway without waiting for anything.
     #[track_caller]
     pub fn spawn(&self) -> Gateway {
-        let mut command = Command::new(&self.program);
+        let mut command = match self.runner.split_first() {
+            Some((runner, arguments)) => {
+                let mut command = Command::new(runner);
+                command.args(arguments).arg(&self.program);
+                command
+            }
+            None => Command::new(&self.program),
+        };
         command
             .args(["--host", &self.listen.ip().to_string(), "--port", &self.listen.port().to_string()])
             .args(["--prometheus-host", &self.prometheus.ip().to_string()])
@@ -287,6 +303,11 @@ impl Gateway {
     /// Open file descriptors.
     pub fn descriptors(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).map_or(0, Iterator::count)
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Resident memory in bytes.

@@ -6,6 +6,7 @@
 use std::net::Ipv4Addr;
 use std::net::SocketAddr;
 use std::net::TcpListener;
+use std::path::PathBuf;
 use std::process;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering;
@@ -24,6 +25,12 @@ pub fn own_ip() -> Ipv4Addr {
 pub fn free_port(ip: Ipv4Addr) -> SocketAddr {
     let listener = TcpListener::bind((ip, 0)).expect("a loopback address has free ports");
     listener.local_addr().expect("it is bound")
+}
+
+/// A path in the temporary directory, which ends in `name`, for a file that does not exist.
+pub fn temporary(name: &str) -> PathBuf {
+    let count = NEXT.fetch_add(1, Ordering::Relaxed);
+    std::env::temp_dir().join(format!("ringway-{}-{count}-{name}", process::id()))
 }
 
 /// An address where connections are refused.

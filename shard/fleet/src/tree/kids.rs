@@ -109,7 +109,7 @@ impl Kids {
     }
 
     /// Shows every child with its key, in no particular order.
-    pub(super) fn for_each(&self, visit: &mut impl FnMut(u64, &Arc<Node>)) {
+    pub(super) fn for_each<'a>(&'a self, visit: &mut impl FnMut(u64, &'a Arc<Node>)) {
         match self {
             Kids::Few(kids) => kids.iter().for_each(|kid| visit(kid.key, &kid.node)),
             Kids::Many(fan) => fan.for_each(visit),
@@ -231,7 +231,7 @@ impl Fan {
         removed
     }
 
-    fn for_each(&self, visit: &mut impl FnMut(u64, &Arc<Node>)) {
+    fn for_each<'a>(&'a self, visit: &mut impl FnMut(u64, &'a Arc<Node>)) {
         self.kids.iter().for_each(|kid| visit(kid.key, &kid.node));
         self.fans.iter().for_each(|fan| fan.for_each(visit));
     }

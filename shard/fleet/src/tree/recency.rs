@@ -102,6 +102,11 @@ impl Recency {
         }
     }
 
+    /// Above every holder that has ever held anything.
+    pub(super) fn holders_end(&self) -> u32 {
+        self.holders.len() as u32
+    }
+
     pub(super) fn bytes(&self) -> usize {
         self.queue_bytes
             + slice_bytes::<Holder>(self.holders.capacity())

@@ -75,6 +75,10 @@ impl TreeSnapshot {
         trail
     }
 
+    pub(super) fn root_node(&self) -> Option<&Node> {
+        self.root.as_deref()
+    }
+
     #[cfg(test)]
     pub(super) fn root(&self) -> Option<&Arc<Node>> {
         self.root.as_ref()

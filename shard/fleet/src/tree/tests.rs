@@ -10,6 +10,7 @@ use crate::blocks::PromptBlocks;
 use crate::blocks::hash_blocks;
 
 mod model;
+mod transfer;
 
 const UNBOUNDED: TreeConfig = TreeConfig { bytes_max: usize::MAX, blocks_per_holder_max: usize::MAX };
 const A: HolderId = HolderId(0);

@@ -10,13 +10,13 @@ const OPS: usize = 1500;
 const HOLDERS: u64 = 5;
 
 /// What is held: (rolling hash of a prefix, holder) to the tick of its last use.
-type Held = BTreeMap<(u64, HolderId), u32>;
+pub(super) type Held = BTreeMap<(u64, HolderId), u32>;
 
 /// splitmix64.
-struct Rng(u64);
+pub(super) struct Rng(pub(super) u64);
 
 impl Rng {
-    fn below(&mut self, bound: u64) -> u64 {
+    pub(super) fn below(&mut self, bound: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -24,7 +24,7 @@ impl Rng {
     }
 
     /// Few first blocks, and many second ones of which some agree in all but the last bits: lists and deep fans.
-    fn prompt(&mut self) -> Vec<u64> {
+    pub(super) fn prompt(&mut self) -> Vec<u64> {
         let len = 1 + self.below(12) as usize;
         (0..len)
             .map(|i| match i {
@@ -79,7 +79,7 @@ impl Model {
 }
 
 /// All that a version holds.
-fn dump(root: &Node) -> Held {
+pub(super) fn dump(root: &Node) -> Held {
     let mut held = Held::new();
     let mut todo = vec![(0, root.clone())];
     while let Some((mut prefix, node)) = todo.pop() {

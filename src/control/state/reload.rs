@@ -1,0 +1,74 @@
+//! Settings that change while the process runs, and the workers that come and go with them.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use fleet::id::WorkerId;
+use tracing::warn;
+
+use super::Order;
+use super::Shutdown;
+use super::State;
+use super::start;
+use crate::control::config::ControlConfig;
+use crate::control::worker::Checks;
+use crate::control::worker::FULL_SHARE;
+use crate::control::worker::Recovery;
+
+impl State {
+    /// Goes by `config` from now on. Workers that it names are added, those that earlier settings named and it does not
+    /// are removed; those that were registered otherwise stay. Who was checked as the settings said still is.
+    pub(super) fn reload(&mut self, config: ControlConfig, now: Duration, orders: &mut Vec<Order>) {
+        // They were looked at before.
+        let specs = match start::worker_specs(&config) {
+            Ok(specs) => specs,
+            Err(error) => return warn!(%error, "the settings are not taken over"),
+        };
+        let before = std::mem::replace(&mut self.config, config);
+        self.health_endpoint = self.config.health.endpoint.as_str().into();
+        let wanted: HashSet<_> = specs.iter().map(|spec| spec.url.key()).collect();
+        let ids: Vec<WorkerId> = self.registry.registered().map(|entry| entry.id).collect();
+        for id in ids {
+            let Some(entry) = self.registry.get(id) else { continue };
+            if entry.spec.is_configured && !wanted.contains(&entry.spec.url.key()) {
+                self.remove(id, now, orders);
+                continue;
+            }
+            let mut spec = entry.spec.clone();
+            if spec.checks == Checks::from(&before.health) {
+                spec.checks = Checks::from(&self.config.health);
+            }
+            if spec.is_configured && spec.api_key == before.api_key {
+                spec.api_key = self.config.api_key.clone();
+            }
+            if spec.checks != entry.spec.checks || spec.api_key != entry.spec.api_key {
+                self.update(id, spec, now);
+            }
+            if self.config.load_monitor_interval != before.load_monitor_interval {
+                self.registry.schedule_poll(id, None);
+                self.watch_load(id, now);
+            }
+            if self.config.breaker.is_none() && before.breaker.is_some() {
+                self.let_all_through(id, now);
+            }
+        }
+        for spec in specs {
+            let is_new = self.registry.by_url(&spec.url).is_none();
+            if is_new && self.registry.has_room() && self.shutdown == Shutdown::Running {
+                self.register(spec, now);
+            }
+        }
+    }
+
+    /// A worker has no circuit breaker any more.
+    fn let_all_through(&mut self, id: WorkerId, now: Duration) {
+        let Some(entry) = self.registry.get_mut(id) else { return };
+        entry.cells.breaker().reset();
+        entry.is_tripped = false;
+        entry.recovery = Recovery::Over;
+        entry.set_share(FULL_SHARE);
+        self.registry.schedule_circuit(id, None);
+        self.touch(id);
+        self.watch_load(id, now);
+    }
+}

@@ -1,0 +1,183 @@
+//! Settings read again while the process runs (SIGHUP): the command line and its file are read as at start, and if
+//! everything is good and nothing was changed that cannot change, all of it holds from then on. Else nothing does.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use crossbeam_channel::Sender;
+use fleet::budget::RetryBudget;
+use shard::ShardConfig;
+use tokio::signal::unix::SignalKind;
+use tokio::signal::unix::signal;
+use tracing::info;
+use tracing::warn;
+
+use crate::Failure;
+use crate::cli;
+use crate::cli::Command;
+use crate::cli::Exit;
+use crate::cli::Launch;
+use crate::config;
+use crate::config::Config;
+use crate::control;
+use crate::control::ControlConfig;
+use crate::control::event::Event;
+use crate::logs::Filter;
+use crate::metrics::Reloads;
+use crate::run;
+use crate::systemd;
+use crate::tls;
+
+/// Flags that may change while the process runs, besides those that begin with one of [`GROUPS`].
+const FLAGS: [&str; 24] = [
+    "--affinity-keys",
+    "--api-key",
+    "--body-timeout-secs",
+    "--bucket-adjust-interval-secs",
+    "--connect-timeout-secs",
+    "--control-plane-api-keys",
+    "--control-plane-audit-enabled",
+    "--cors-allowed-origins",
+    "--disable-audit-logging",
+    "--disable-circuit-breaker",
+    "--disable-health-check",
+    "--disable-retries",
+    "--drain-settle-secs",
+    "--eviction-interval",
+    "--explain-routing",
+    "--first-token-timeout-secs",
+    "--head-timeout-secs",
+    "--inter-token-timeout-secs",
+    "--keep-alive-timeout-secs",
+    "--load-monitor-interval",
+    "--log-level",
+    "--request-timeout-secs",
+    "--verbose",
+    "--worker-urls",
+];
+/// Beginnings of names of which all may change.
+const GROUPS: [&str; 12] = [
+    "--cb-",
+    "--health-",
+    "--max-payload-size",
+    "--max-total-retries",
+    "--max-worker-retries",
+    "--min-body-rate",
+    "--recovery-ramp-secs",
+    "--request-id-headers",
+    "--retry-",
+    "--shutdown-grace-period-secs",
+    "--stream-resume",
+    "--tenant-api-key",
+];
+const STARTUP_GROUP: &str = "--worker-startup-";
+
+/// Reads settings again and puts them where they are gone by.
+pub(crate) struct Reloader {
+    /// What holds now.
+    pub(crate) launch: Launch,
+    pub(crate) control_config: ControlConfig,
+    pub(crate) shard_config: Arc<ArcSwap<ShardConfig>>,
+    pub(crate) retry_budget: Arc<RetryBudget>,
+    pub(crate) tls: Option<Arc<tls::Server>>,
+    pub(crate) filter: Filter,
+    pub(crate) control: Sender<Event>,
+    pub(crate) counts: Arc<Reloads>,
+}
+
+/// Settings that were found good.
+struct Good {
+    launch: Launch,
+    config: Config,
+    control_config: ControlConfig,
+    changed: Vec<String>,
+}
+
+impl Reloader {
+    /// Reads the settings again at every SIGHUP.
+    pub(crate) async fn watch(mut self) {
+        let Ok(mut signals) = signal(SignalKind::hangup()) else {
+            return warn!("SIGHUP cannot be watched: settings are not read again");
+        };
+        while signals.recv().await.is_some() {
+            systemd::notify_reloading();
+            // Files may lie on a disk that does not answer, and control may be busy.
+            let reloaded = tokio::task::spawn_blocking(move || {
+                self.reload();
+                self
+            });
+            match reloaded.await {
+                Ok(reloader) => self = reloader,
+                Err(_) => return,
+            }
+            systemd::notify("READY=1");
+        }
+    }
+
+    fn reload(&mut self) {
+        match self.read() {
+            Ok(good) => {
+                info!(changed = good.changed.join(" "), "settings were read again");
+                self.put_in_place(good);
+                self.counts.done.add(1);
+            }
+            Err(error) => {
+                warn!(%error, "the settings cannot be taken over: those before them stay");
+                self.counts.refused.add(1);
+            }
+        }
+    }
+
+    fn read(&self) -> Result<Good, Failure> {
+        let launch = match cli::parse(self.launch.argv.clone()) {
+            Ok(Command::Launch(launch)) => *launch,
+            Err(Exit::Refused(why)) => {
+                return Err(Failure::usage(why.trim_start_matches("ringway: ").trim_end()));
+            }
+            Ok(Command::Demo(_) | Command::EngineSim(_) | Command::Replay(_)) | Err(Exit::Shown(_)) => {
+                return Err(Failure::usage("the command line is another one than before"));
+            }
+        };
+        let changed = self.launch.given.changed(&launch.given);
+        if let Some(fixed) = changed.iter().find(|flag| !may_change(flag)) {
+            return Err(Failure::usage(format!("{fixed} cannot change while the gateway runs")));
+        }
+        let config = config::lower(&launch.flags)?;
+        let before = &self.control_config;
+        let control_config = ControlConfig {
+            seed: before.seed,
+            block_seed: before.block_seed,
+            started_unix_s: before.started_unix_s,
+            ..run::control_config(&config, before.stats_shape.clone(), &before.decisions)
+        };
+        control::check(&control_config).map_err(|error| Failure::usage(error.to_string()))?;
+        Ok(Good { launch, config, control_config, changed })
+    }
+
+    fn put_in_place(&mut self, good: Good) {
+        let Good { launch, config, control_config, .. } = good;
+        let now = self.shard_config.load_full();
+        let shard = ShardConfig {
+            seed: now.seed,
+            connections_max: now.connections_max,
+            peers: now.peers.clone(),
+            tls: now.tls.clone(),
+            worker_tls: Arc::clone(&now.worker_tls),
+            ..config.shard
+        };
+        self.shard_config.store(Arc::new(shard));
+        self.retry_budget.set_percent(config.retry_budget_percent);
+        self.filter.set(config.logs.level);
+        if let (Some(shown), Some(read)) = (&self.tls, &config.tls.server) {
+            shown.adopt(read);
+        }
+        // Control ends later than services do.
+        let _ = self.control.send(Event::Reload(Box::new(control_config.clone())));
+        self.control_config = control_config;
+        self.launch = launch;
+    }
+}
+
+fn may_change(flag: &str) -> bool {
+    FLAGS.contains(&flag) || GROUPS.iter().chain([&STARTUP_GROUP]).any(|group| flag.starts_with(group))
+}
