@@ -9,11 +9,11 @@ use fleet::id::WorkerId;
 use fleet::tree::HolderId;
 
 use super::*;
-use fleet::tree::Malformed;
 use crate::control::event::Event;
 use crate::control::rig::BREAKER;
 use crate::control::rig::config;
 use crate::control::state::handover::Export;
+use fleet::tree::Malformed;
 
 const URLS: [&str; 3] = ["http://a:1", "http://b:2", "http://c:3"];
 
@@ -74,7 +74,9 @@ fn everything_goes_on_under_new_ids() {
     let export = exported(&mut rig);
     let mut state = successor(export, &["http://e:5", "http://c:3", "http://b:2"], now);
     let snapshot = state.first_publication(now);
-    assert!(state.registry.by_url(&crate::control::url::WorkerUrl::parse("http://a:1").expect("a URL")).is_none());
+    assert!(
+        state.registry.by_url(&crate::control::url::WorkerUrl::parse("http://a:1").expect("a URL")).is_none()
+    );
     assert_eq!(uuid(&state, "http://c:3"), uuids[2]);
     let d = state.registry.get(id(&state, "http://d:4")).expect("found");
     assert_eq!((d.spec.priority, d.spec.policy(), d.spec.is_configured), (7, Some("manual"), false));
