@@ -130,7 +130,7 @@ impl State {
             self.registry.schedule(id, Some(now));
             return self.touch(id);
         }
-        entry.metadata = Box::new(record.metadata.metadata());
+        *entry.metadata = record.metadata.metadata();
         for name in &record.models {
             let name = self.models.admit(name, record.policy.as_deref());
             if entry.models.contains(&name) {
