@@ -82,6 +82,7 @@ pub(crate) fn run(launch: Launch) -> Result<(), Failure> {
 
 /// Starts a gateway. It listens when this returns; workers come in the background. Settings are read again as `launch`
 /// says, if they ever are.
+#[expect(clippy::too_many_lines, reason = "the parts of a process, each wired to those before it")]
 pub(crate) fn start(mut config: Config, launch: Option<Launch>) -> Result<Running, Failure> {
     let began = Instant::now();
     // Only the first gateway of a process, as tests start several, finds none.

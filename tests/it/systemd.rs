@@ -2,12 +2,10 @@
 
 use std::collections::VecDeque;
 use std::net::TcpListener;
-use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use rustix::io::FdFlags;
 use testkit::client::Client;
 use testkit::gateway::Launch;
 use testkit::gateway::Signal;
@@ -122,9 +120,8 @@ fn sockets_that_are_given_are_served_by_every_shard(setup: Setup) {
     let worker = Worker::answering();
     let listener = TcpListener::bind((place::own_ip(), 0)).expect("a port");
     let addr = listener.local_addr().expect("bound");
-    rustix::io::fcntl_setfd(&listener, FdFlags::empty()).expect("our own descriptor");
-    let script = format!("exec 3<&{}; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" \"$@\"", listener.as_raw_fd());
-    let launch = setup.launch().worker(worker.url()).through_shell(&script);
+    let given = listener.try_clone().expect("descriptors are left");
+    let launch = setup.launch().worker(worker.url()).given(given);
     let mut gateway = launch.spawn();
     wait::until("it serves where it was told to", || {
         Client::try_connect(addr).is_ok_and(|mut client| client.ask(&chat("hello")).status == 200)
@@ -139,7 +136,6 @@ fn sockets_that_are_given_are_served_by_every_shard(setup: Setup) {
     gateway.wait_exit();
     let mut client = Client::connect(addr);
     client.send(&chat("hello").bytes());
-    let script = format!("exec 3<&{}; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" \"$@\"", listener.as_raw_fd());
-    let _next = launch.through_shell(&script).spawn();
+    let _next = launch.spawn();
     assert!([200, 503].contains(&client.response().status));
 }

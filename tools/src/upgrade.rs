@@ -95,16 +95,17 @@ pub(crate) fn run(args: &Args) -> bool {
         .env("RUST_LOG", "info,access=off")
         .flag("--handover-socket", socket.display());
     let launch = engines.iter().fold(launch, |launch, engine| launch.worker(&engine.url));
-    let gateway = launch.start();
+    let mut gateway = launch.start();
     let tally = Mutex::new(Tally { seen: vec![Seen::default()], ..Tally::default() });
     let is_over = AtomicBool::new(false);
     let mut times = Vec::new();
     let ended = thread::scope(|scope| {
+        let addr = gateway.addr();
         for at in 0..args.threads {
-            let (tally, is_over, gateway) = (&tally, &is_over, gateway.addr());
-            scope.spawn(move || converse(at, gateway, tally, is_over));
+            let (tally, is_over) = (&tally, &is_over);
+            scope.spawn(move || converse(at, addr, tally, is_over));
         }
-        let ended = upgrade_all(args, &launch, gateway, &tally, &mut times);
+        let ended = upgrade_all(args, &launch, &mut gateway, &tally, &mut times);
         is_over.store(true, Ordering::Relaxed);
         ended
     });
@@ -129,7 +130,7 @@ pub(crate) fn run(args: &Args) -> bool {
 fn upgrade_all(
     args: &Args,
     launch: &Launch,
-    mut gateway: Gateway,
+    gateway: &mut Gateway,
     tally: &Mutex<Tally>,
     times: &mut Vec<Duration>,
 ) -> bool {
@@ -150,7 +151,7 @@ fn upgrade_all(
         if let Ok(mut tally) = tally.lock() {
             tally.seen.push(Seen::default());
         }
-        leaving.push(std::mem::replace(&mut gateway, next));
+        leaving.push(std::mem::replace(gateway, next));
         thread::sleep(Duration::from_secs(args.pause_secs));
     }
     leaving.iter_mut().all(|before| before.wait_exit().code() == Some(0))
@@ -169,7 +170,7 @@ fn converse(at: usize, gateway: std::net::SocketAddr, tally: &Mutex<Tally>, is_o
             }
             let words = format!("{at} in {number} says {turn} and goes on. ");
             text.extend(words.chars().cycle().take(TURN_BYTES));
-            let is_stream = (at + turn) % 2 == 0;
+            let is_stream = (at + turn).is_multiple_of(2);
             let body = format!(
                 "{{\"model\":\"sim\",\"max_tokens\":24,\"stream\":{is_stream},\
                  \"stream_options\":{{\"include_usage\":true}},\

@@ -5,6 +5,8 @@ use std::io::BufRead;
 use std::io::BufReader;
 use std::io::Read;
 use std::net::SocketAddr;
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Child;
@@ -28,12 +30,15 @@ use crate::metrics::Metrics;
 use crate::place;
 use crate::wait;
 
+/// Makes standard input the first descriptor of a service manager, and runs the program.
+const GIVE: &str = "exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" \"$@\"";
+
 /// A gateway about to be started.
 #[derive(Clone, Debug)]
 pub struct Launch {
     program: PathBuf,
-    /// What runs the program, if it is not run as it is.
-    runner: Vec<String>,
+    /// A listening socket that it is given, as a service manager gives it.
+    given: Option<Arc<OwnedFd>>,
     args: Vec<String>,
     env: Vec<(String, String)>,
     workers: Vec<String>,
@@ -75,7 +80,7 @@ impl Launch {
         let ip = place::own_ip();
         Launch {
             program: program.as_ref().to_owned(),
-            runner: Vec::new(),
+            given: None,
             args: Vec::new(),
             env: Vec::new(),
             workers: Vec::new(),
@@ -102,9 +107,9 @@ impl Launch {
         self
     }
 
-    /// Has the program run by the shell, whose `script` runs `"$0" "$@"` in the end.
-    pub fn through_shell(mut self, script: &str) -> Launch {
-        self.runner = ["/bin/sh", "-c", script].map(str::to_owned).to_vec();
+    /// Gives it a listening socket, as a service manager does (`LISTEN_FDS`).
+    pub fn given(mut self, listener: TcpListener) -> Launch {
+        self.given = Some(Arc::new(listener.into()));
         self
     }
 
@@ -150,10 +155,10 @@ impl Launch {
     /// Starts the gateway without waiting for anything.
     #[track_caller]
     pub fn spawn(&self) -> Gateway {
-        let mut command = match self.runner.split_first() {
-            Some((runner, arguments)) => {
-                let mut command = Command::new(runner);
-                command.args(arguments).arg(&self.program);
+        let mut command = match self.given {
+            Some(_) => {
+                let mut command = Command::new("/bin/sh");
+                command.args(["-c", GIVE]).arg(&self.program);
                 command
             }
             None => Command::new(&self.program),
@@ -167,7 +172,11 @@ impl Launch {
         if !self.workers.is_empty() {
             command.arg("--worker-urls").args(&self.workers);
         }
-        let mut child = piped(command).spawn().expect("the binary starts");
+        let mut command = piped(command);
+        if let Some(listener) = &self.given {
+            command.stdin(listener.try_clone().expect("descriptors are left"));
+        }
+        let mut child = command.spawn().expect("the binary starts");
         let stdout = Output::of(child.stdout.take().expect("piped"));
         let stderr = Output::of(child.stderr.take().expect("piped"));
         Gateway { child, listen: self.listen, prometheus: self.prometheus, stdout, stderr }
