@@ -65,6 +65,7 @@ fn config(workers: u32, policy: &str) -> ControlConfig {
             duration_bounds_us: Arc::from([1000]),
         },
         seed: 1,
+        block_seed: 1,
         rules: Rules { default, ..rules },
         bucket_adjust_interval: Duration::from_secs(5),
         decisions: Vec::new(),
@@ -89,6 +90,7 @@ fn config(workers: u32, policy: &str) -> ControlConfig {
         breaker: None,
         recovery_ramp: Duration::ZERO,
         worker_failures_max: 3,
+        drain_settle: Duration::ZERO,
         shutdown_grace: Duration::from_secs(180),
         version: "0",
         started_unix_s: 1_700_000_000,
@@ -130,7 +132,7 @@ impl Bench {
     fn asked(&mut self) -> Vec<WorkerId> {
         let worker = |order| match order {
             Order::Task(Task::Probe { worker, .. } | Task::Describe { worker, .. }) => Some(worker),
-            Order::Task(_) | Order::Reply { .. } => None,
+            Order::Task(_) | Order::Reply { .. } | Order::Export { .. } => None,
         };
         self.orders.drain(..).filter_map(worker).collect()
     }

@@ -170,7 +170,7 @@ fn converse(at: usize, gateway: std::net::SocketAddr, tally: &Mutex<Tally>, is_o
             }
             let words = format!("{at} in {number} says {turn} and goes on. ");
             text.extend(words.chars().cycle().take(TURN_BYTES));
-            let is_stream = (at + turn) % 2 == 0;
+            let is_stream = (at + turn).is_multiple_of(2);
             let body = format!(
                 "{{\"model\":\"sim\",\"max_tokens\":24,\"stream\":{is_stream},\
                  \"stream_options\":{{\"include_usage\":true}},\

@@ -47,7 +47,7 @@ fn id(state: &State, url: &str) -> WorkerId {
 #[test]
 fn everything_goes_on_under_new_ids() {
     let mut rig = Rig::ready(&URLS);
-    let _ = rig.send("POST", "/workers", r#"{"url":"http://d:4","priority":7,"labels":{"policy":"manual"}}"#);
+    drop(rig.send("POST", "/workers", r#"{"url":"http://d:4","priority":7,"labels":{"policy":"manual"}}"#));
     rig.alive.insert("http://d:4".to_owned());
     rig.settle();
     rig.pass(Duration::from_secs(50));
@@ -124,7 +124,7 @@ fn a_process_that_has_handed_over_can_still_be_told_to_end() {
 #[test]
 fn a_reload_takes_away_only_what_settings_brought() {
     let mut rig = Rig::ready(&["http://a:1", "http://b:2"]);
-    let _ = rig.send("POST", "/workers", r#"{"url":"http://d:4","health_check_interval_secs":7}"#);
+    drop(rig.send("POST", "/workers", r#"{"url":"http://d:4","health_check_interval_secs":7}"#));
     rig.alive.extend(["http://d:4".to_owned(), "http://c:3".to_owned()]);
     rig.settle();
     let mut next = config(&["http://b:2", "http://c:3"]);
