@@ -53,6 +53,16 @@ fn an_excluded_worker_is_never_chosen_and_the_last_one_left_always() {
 }
 
 #[test]
+fn whoever_follows_an_excluded_worker_at_its_index_is_not_excluded() {
+    for policy in policies() {
+        let mut world = World::new(1, policy);
+        world.replace(0);
+        let excluded = [id(0)];
+        assert!(world.choose_with(&request(&[1], &excluded)).is_some(), "{}", policy.name());
+    }
+}
+
+#[test]
 fn a_worker_that_is_off_the_board_is_never_chosen() {
     for policy in policies() {
         let mut world = World::new(3, policy);

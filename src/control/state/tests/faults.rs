@@ -20,6 +20,7 @@ use shard::retry::RetryRules;
 
 use crate::control::event::Event;
 use crate::control::rig::Rig;
+use crate::control::rig::answer;
 use crate::control::rig::config;
 
 mod book;
@@ -61,6 +62,8 @@ struct Simulation {
     /// Batches on their way to control.
     batches: Vec<Vec<Report>>,
     book: Book,
+    /// URLs of workers that were removed, and will be added again.
+    removed: Vec<String>,
     /// Longest pauses between two steps, in milliseconds.
     pace: [u64; 4],
     /// Faults are over.
@@ -121,6 +124,7 @@ impl Simulation {
             shards,
             flights: BTreeMap::new(),
             batches: Vec::new(),
+            removed: Vec::new(),
             // Budgets are for hurried times, timeouts for long ones.
             pace: if is_hurried { [1, 3, 10, 30] } else { [3, 30, 300, 3_000] },
             is_healing: false,
@@ -136,6 +140,7 @@ impl Simulation {
 
     fn step(&mut self) {
         match self.rng.random_range(0..10) {
+            0 | 1 if self.rng.random_range(0..8) == 0 => self.remove(),
             0 | 1 => self.disturb(),
             2..=7 => {
                 for _ in 0..self.rng.random_range(1..=4) {
@@ -153,6 +158,7 @@ impl Simulation {
     fn pass(&mut self, time: Duration) {
         self.rig.now += time;
         self.turn(Vec::new());
+        self.add();
         self.services();
         self.adopt();
         if self.gate.due_us().is_some_and(|due_us| due_us <= self.now_us()) {
@@ -163,6 +169,30 @@ impl Simulation {
             self.advance(number);
         }
         self.reports();
+    }
+
+    /// Somebody removes a worker; its requests go on.
+    fn remove(&mut self) {
+        let members: Vec<String> = self.rig.members().iter().map(|worker| worker.url.to_string()).collect();
+        if members.is_empty() {
+            return;
+        }
+        let url = members[self.rng.random_range(0..members.len())].clone();
+        let escaped = url.replace(':', "%3A").replace('/', "%2F");
+        drop(self.rig.send("POST", &format!("/remove_worker?url={escaped}"), ""));
+        self.removed.push(url);
+        self.turn(Vec::new());
+    }
+
+    /// Removed workers are added again, as soon as they may be.
+    fn add(&mut self) {
+        for url in std::mem::take(&mut self.removed) {
+            let mut reply = self.rig.send("POST", "/workers", &format!(r#"{{"url":"{url}"}}"#));
+            let status = answer(&mut reply).map(|reply| reply.status);
+            if status != Some(202) {
+                self.removed.push(url);
+            }
+        }
     }
 
     fn turn(&mut self, events: Vec<Event>) {
