@@ -91,7 +91,6 @@ fn config(workers: u32, policy: &str) -> ControlConfig {
         recovery_ramp: Duration::ZERO,
         drain_settle: Duration::ZERO,
         worker_failures_max: 3,
-        drain_settle: Duration::ZERO,
         shutdown_grace: Duration::from_secs(180),
         version: "0",
         started_unix_s: 1_700_000_000,
