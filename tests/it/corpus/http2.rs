@@ -165,7 +165,8 @@ pub(super) fn bodies() -> Vec<Case> {
         post("a length that is none", &length("two"), &[data(END_STREAM, b"{}")], Broken),
         post("a signed length", &length("+2"), &[data(END_STREAM, b"{}")], Broken),
         post("a length over the bound", &length("100001"), &[], Status(413)),
-        post("a body over the bound", &[], &vec![data(0, &[b'x'; 16_000]); 7], Status(413)),
+        // Whether the bound or the window ends it depends on how soon the gateway reads.
+        post("a body over the bound", &[], &vec![data(0, &[b'x'; 16_000]); 7], Refused),
         post(
             "a body that is reset",
             &length("3"),
