@@ -184,7 +184,12 @@ pub(crate) fn start(mut config: Config, launch: Option<Launch>) -> Result<Runnin
         extra.push(Box::new(move || Box::pin(reloader.watch())));
     }
     if let Some(interval) = systemd::watchdog_interval(before.is_some()) {
-        let pulse = Pulse { shards: shard_stats.clone(), control: state.stats(), wake: results.clone() };
+        let pulse = Pulse {
+            shards: shard_stats.clone(),
+            control: state.stats(),
+            lifecycle: Arc::clone(&shared.lifecycle),
+            wake: results.clone(),
+        };
         extra.push(Box::new(move || Box::pin(systemd::feed_watchdog(pulse, interval))));
     }
     let (handle, _services) =
@@ -206,7 +211,16 @@ pub(crate) fn start(mut config: Config, launch: Option<Launch>) -> Result<Runnin
         sockets.main.iter().for_each(Listener::welcome_newcomers);
         let at = path.display().to_string();
         let giver = Giver { path, sockets, lifecycle: Arc::clone(&shared.lifecycle), control: results };
-        giver.spawn().map_err(|error| Failure::usage(format!("--handover-socket {at}: {error}")))?;
+        match (giver.spawn(), &after) {
+            (Ok(_), _) => {}
+            (Err(error), None) => {
+                return Err(Failure::usage(format!("--handover-socket {at}: {error}")));
+            }
+            // The process before serves no more: better to serve without a successor than not at all.
+            (Err(error), Some(_)) => {
+                error!(%error, "--handover-socket {at}: nobody can take over from this process")
+            }
+        }
     }
     systemd::notify("READY=1");
     info!(

@@ -28,6 +28,10 @@ impl Sockets {
     /// When an address cannot be listened at, or is another one than before.
     pub(crate) fn open(config: &Config, inheritance: Option<&mut Inheritance>) -> Result<Self, Failure> {
         let given = systemd::sockets()?;
+        if given.admin.is_some() && config.security.admin.is_none() {
+            let why = "a socket named admin is given, and --admin-port does not say that there is a listener for it";
+            return Err(Failure::usage(why));
+        }
         let shared = |socket| Listener { socket, is_shared: true };
         let (mut main, mut admin, metrics) = match inheritance {
             Some(before) => (std::mem::take(&mut before.main), before.admin.take(), before.metrics.take()),

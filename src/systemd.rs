@@ -10,6 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::Sender;
+use fleet::cell::Lifecycle;
+use fleet::cell::Phase;
 use fleet::stats::ShardStats;
 use listenfd::ListenFd;
 use rustix::time::ClockId;
@@ -82,6 +84,8 @@ pub(crate) fn notify_reloading() {
 pub(crate) struct Pulse {
     pub(crate) shards: Vec<Arc<ShardStats>>,
     pub(crate) control: Arc<ControlStats>,
+    /// Once another process serves, the watchdog is that one's.
+    pub(crate) lifecycle: Arc<Lifecycle>,
     /// Has control make a turn, which it does not while there is nothing to do.
     pub(crate) wake: Sender<Event>,
 }
@@ -109,6 +113,9 @@ pub(crate) async fn feed_watchdog(pulse: Pulse, interval: Duration) {
         // A full inbox is one that control has not emptied: then it makes turns without being woken, or it is stuck.
         let _ = pulse.wake.try_send(Event::Ping);
         tokio::time::sleep(interval).await;
+        if pulse.lifecycle.phase() != Phase::Running {
+            return;
+        }
         let now = pulse.counts();
         if now.iter().zip(&before).all(|(now, before)| now != before) {
             notify("WATCHDOG=1");

@@ -281,9 +281,14 @@ pub(crate) fn note_failure(shard: &Rc<Shard>, leg: &mut Leg, failure: UpstreamFa
 
 /// Counts an exchange that ran out of time, if that is what `error` says.
 pub(crate) fn note_timeout(shard: &Rc<Shard>, leg: &mut Leg, error: &ApiError) {
-    if error.code == ErrorCode::UpstreamTimeout {
-        note_failure(shard, leg, UpstreamFailure::Timeout);
+    if error.code != ErrorCode::UpstreamTimeout {
+        return;
     }
+    shard.stats.upstream_failures_total[UpstreamFailure::Timeout as usize].add(1);
+    // The time was the whole request's: others may have had most of it, or the client, who reads slowly.
+    let had = shard.clock.now().saturating_duration_since(leg.chosen);
+    let is_to_blame = !leg.has_begun() && had >= shard.config().request_timeout / 2;
+    leg.judge(shard, if is_to_blame { Outcome::Failure } else { Outcome::Neutral });
 }
 
 pub(crate) fn failure_error(failure: UpstreamFailure, worker: &Worker) -> ApiError {

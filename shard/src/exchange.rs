@@ -113,7 +113,7 @@ async fn serve(
         let plan = BodyPlan {
             framing: head.framing,
             head_len,
-            bytes_max: body_bytes_max(shard, current.endpoint),
+            bytes_max: body_bytes_max(shard, current),
             expect_continue: head.expect_continue,
         };
         if body.is_none() {
@@ -141,7 +141,7 @@ async fn serve(
                 Body::Decoded { bytes, end } => (&bytes[..], *end),
             };
             client.early = buf[end..].to_vec();
-            guard::conceal(shard, &mut head);
+            guard::conceal(&current.config.guard, &mut head);
             let incoming = Incoming { head: &head, body: bytes, admission };
             return handle(shard, client, watch, &incoming, current).await;
         }
@@ -181,8 +181,10 @@ fn begin<'a>(shard: &'a Rc<Shard>, door: Door, head: &RequestHead<'_>, started: 
     trace
 }
 
-fn body_bytes_max(shard: &Shard, endpoint: Endpoint) -> usize {
-    match endpoint.handler() {
+fn body_bytes_max(shard: &Shard, trace: &Trace<'_>) -> usize {
+    match trace.endpoint.handler() {
+        // It is answered without credentials, and its body counts for nothing.
+        _ if trace.method == PREFLIGHT => limits::PREFLIGHT_BODY_BYTES_MAX,
         Handler::Relay(_) => shard.config().payload_bytes_max,
         Handler::Page | Handler::Admin => shard.config().payload_bytes_max.min(limits::ADMIN_BODY_BYTES_MAX),
     }

@@ -230,7 +230,7 @@ pub(crate) async fn admit(
     head: &RequestHead<'_>,
     trace: &Trace<'_>,
 ) -> Result<Caller, ApiError> {
-    let guard = Arc::clone(&shard.config().guard);
+    let guard = &trace.config.guard;
     let access = trace.endpoint.access();
     // Browsers ask what may be sent without credentials.
     if access == Access::Public || head.method == "OPTIONS" {
@@ -275,8 +275,8 @@ fn unavailable() -> ApiError {
 
 /// Takes the client's `Authorization` out of a head when it holds a key of the gateway: no worker, no policy and no log
 /// sees it. A worker with a key of its own gets that one, any other none.
-pub(crate) fn conceal(shard: &Shard, head: &mut RequestHead<'_>) {
-    if shard.config().guard.inference.is_some() {
+pub(crate) fn conceal(guard: &Guard, head: &mut RequestHead<'_>) {
+    if guard.inference.is_some() {
         head.headers.retain(|header| !header.is("authorization"));
     }
 }

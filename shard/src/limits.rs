@@ -57,6 +57,8 @@ pub(crate) const START_PAUSE_MAX: Duration = Duration::from_millis(10);
 pub(crate) const SWEEP_EVERY_TICKS: u64 = 10;
 /// Connections that the control plane's own listener has beyond the bound of all: a crowd of clients locks no admin out.
 pub(crate) const ADMIN_CONNECTIONS_SPARE: u64 = 32;
+/// Longest body of an OPTIONS request.
+pub(crate) const PREFLIGHT_BODY_BYTES_MAX: usize = 4 * 1024;
 /// Longest body of an admin request.
 pub(crate) const ADMIN_BODY_BYTES_MAX: usize = 1024 * 1024;
 /// Bytes read and thrown away after an error answer, so that the close does not reset the answer.

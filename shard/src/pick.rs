@@ -79,6 +79,11 @@ impl Hold {
         &self.worker
     }
 
+    /// Whether the worker has begun to answer.
+    pub fn has_begun(&self) -> bool {
+        self.is_prompt_done
+    }
+
     /// The worker has begun to answer, so it has computed the prompt.
     pub fn prompt_done(&mut self) {
         if !self.is_released && !std::mem::replace(&mut self.is_prompt_done, true) {

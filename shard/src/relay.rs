@@ -82,6 +82,10 @@ pub(crate) async fn run(
     };
     shard.stats.upstream_responses_total[status_index(head.status)].add(1);
     let plan = Plan::new(&head, down.request.version, down.connection);
+    if plan.kind == Kind::Plain {
+        // Bytes have no tokens to wait for.
+        client.expect_token_by(0);
+    }
     let early = &buf[head_len..];
     if let Some(relay) = down.begun.take_if(|_| head.status != 200 || plan.kind != Kind::Events) {
         let leg = leg(trace);
@@ -184,6 +188,17 @@ async fn broken(
     down: &mut Downstream<'_, '_>,
     trace: &mut Trace<'_>,
 ) -> Relayed {
+    if relay.is_done() && !matches!(broke, Broke::Gone) {
+        // All has been said; what the worker still owed is of no use to the client.
+        let mut out = Vec::new();
+        let mut relay = relay;
+        relay.end(b"", &mut out);
+        let is_sent = client.send(shard, &out, b"").await.is_ok();
+        if is_sent {
+            trace.end = End::Complete;
+        }
+        return Relayed::Over(Next::Close);
+    }
     let error = match broke {
         Broke::Gone => return Relayed::Over(Next::Close),
         Broke::Ended(error) => {
@@ -192,7 +207,7 @@ async fn broken(
         }
         Broke::Worker(failure) => {
             let setback = Setback::of_failure(shard, leg(trace), failure);
-            if relay.kind() == Kind::Events && (relay.events() == 0 || relay.has_sequel()) {
+            if relay.may_move() {
                 // Whoever takes over before anything was sent tells the story from the beginning.
                 if relay.is_begun() {
                     down.begun = Some(relay);

@@ -86,6 +86,11 @@ impl Leg {
         &self.stats
     }
 
+    /// Whether the worker has begun to answer.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.hold.has_begun()
+    }
+
     /// The worker has begun to answer, so it has computed the prompt.
     pub(crate) fn prompt_done(&mut self) {
         self.hold.prompt_done();

@@ -77,6 +77,9 @@ impl Upstreams {
 
     /// Keeps a connection for the next request to the same worker.
     pub(crate) fn checkin(&mut self, worker: WorkerId, connection: Connection, now_ms: u64) {
+        if self.is_outdated(worker) {
+            return;
+        }
         let pool = self.pool(worker);
         if pool.idle.len() < limits::UPSTREAM_IDLE_PER_WORKER_MAX {
             pool.idle.push(Idle { stream: connection.stream, address: connection.address, since_ms: now_ms });
@@ -92,12 +95,20 @@ impl Upstreams {
         now_ms: u64,
     ) -> Socket {
         let stream = connection.open();
+        if self.is_outdated(worker) {
+            return stream;
+        }
         let pool = self.pool(worker);
         // Many requests that came at once may each have made one: those beyond the bound end with their stream.
         if pool.shared.len() < limits::HTTP2_WORKER_CONNECTIONS_MAX {
             pool.shared.push(Shared { connection, address, since_ms: now_ms });
         }
         stream
+    }
+
+    /// Whether another worker has its place by now; generations only grow.
+    fn is_outdated(&self, worker: WorkerId) -> bool {
+        self.pools.get(worker.index as usize).is_some_and(|pool| pool.generation > worker.generation)
     }
 
     fn pool(&mut self, worker: WorkerId) -> &mut WorkerPool {

@@ -67,7 +67,7 @@ pub(crate) fn flush_cache(state: &State) -> Answer {
 }
 
 pub(crate) fn get_loads(state: &State) -> Answer {
-    let workers: Vec<WorkerId> = state.registry.registered().map(|entry| entry.id).collect();
+    let workers = reachable(state);
     if workers.is_empty() { loads(&[], &[]).into() } else { Answer::WhenAsked(Question::Load, workers) }
 }
 
@@ -78,7 +78,7 @@ pub(crate) fn get_model_info(state: &State) -> Answer {
     }
 }
 
-/// Workers that were reached before: one that never answered has no cache to flush.
+/// Workers that were reached before: one that never answered has nothing to tell, and no cache to flush.
 fn reachable(state: &State) -> Vec<WorkerId> {
     state
         .registry

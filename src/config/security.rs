@@ -182,7 +182,10 @@ fn read(flag: &str, given: &[Secret]) -> Result<Vec<Secret>, Failure> {
         }
         let text = std::fs::read_to_string(path).map_err(|error| unreadable(error.to_string()))?;
         let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+        let before = keys.len();
         keys.extend(lines.map(Secret::from));
+        // A file that was emptied, perhaps for a moment, must not open what its keys were for.
+        require(keys.len() > before, &format!("{flag}: {path} holds no key"))?;
     }
     require(keys.len() <= KEYS_MAX, &format!("{flag} takes {KEYS_MAX} keys at most"))?;
     Ok(keys)

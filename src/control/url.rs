@@ -185,7 +185,18 @@ fn is_host(host: &str) -> bool {
     let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
     let is_number = host.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
     // `127.1` would be read as an address by some resolvers and as a name by others.
-    host.len() <= 253 && host.bytes().all(is_name) && (!is_number || host.parse::<Ipv4Addr>().is_ok())
+    host.len() <= 253
+        && host.bytes().all(is_name)
+        && (!is_number || host.parse::<Ipv4Addr>().is_ok())
+        && !ends_in_hexadecimal(host)
+}
+
+/// Whether the last part of a host is such as `0xa9fe`: some parsers of URLs take that for part of an address (WHATWG URL
+/// §3.5), and would lead where the address itself is not let in.
+fn ends_in_hexadecimal(host: &str) -> bool {
+    let last = host.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
+    let digits = last.strip_prefix("0x").or_else(|| last.strip_prefix("0X"));
+    digits.is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
 fn port_number(text: &str) -> Result<u16, UrlError> {
@@ -264,6 +275,9 @@ mod tests {
             ("http://u:p@a", UrlError::UserInfo),
             ("http://a b", UrlError::Host),
             ("http://127.1", UrlError::Host),
+            ("http://0xa9fea9fe", UrlError::Host),
+            ("http://169.254.169.0xFE", UrlError::Host),
+            ("http://a.0x.", UrlError::Host),
             ("http://[::1", UrlError::Host),
             ("http://[::1]x", UrlError::Host),
             ("http://[a]", UrlError::Host),

@@ -63,6 +63,15 @@ pub(crate) fn find(path: &Path) -> Result<Option<Inheritance>, Failure> {
             return Err(Failure::usage(format!("--handover-socket {}: {error}", path.display())));
         }
     };
+    // Whoever else listens there would be given the traffic of this one.
+    let peer = rustix::net::sockopt::socket_peercred(&stream)
+        .map_err(|error| Failure::usage(format!("--handover-socket {}: {error}", path.display())))?;
+    if peer.uid != rustix::process::geteuid() {
+        return Err(Failure::usage(format!(
+            "--handover-socket {}: another user's process listens there",
+            path.display()
+        )));
+    }
     receive(stream).map(Some).map_err(failure)
 }
 

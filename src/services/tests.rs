@@ -16,6 +16,7 @@ use crate::control::poll::Place;
 use crate::control::poll::Polled;
 use crate::control::task::Lookup;
 use crate::control::task::Question;
+use crate::control::task::Target;
 use crate::services::fake_worker::nobody;
 use crate::services::fake_worker::target;
 
@@ -96,8 +97,9 @@ fn a_name_is_looked_up() {
 
 #[test]
 fn a_name_for_a_forbidden_address_leads_nowhere() {
-    // Resolvers read this as 169.254.169.254, which the URL does not show.
-    let target = target("http://0xa9fea9fe:80", None);
+    // Resolvers read this as 169.254.169.254, as they would a name that leads there.
+    let (url, host) = ("http://0xa9fea9fe:80".into(), "0xa9fea9fe".into());
+    let target = Arc::new(Target { url, host, port: 80, authorization: None });
     let task = Task::Probe { worker: WORKER, target, path: None, lookup: Lookup::Needed, timeout: PATIENCE };
     let Event::Probed { probe, .. } = outcome(task) else { unreachable!("a probe is probed") };
     assert_eq!((probe.addresses, probe.answer), (None, Err(Failure::Destination)));

@@ -95,6 +95,8 @@ pub(super) struct Outlet {
     decoder: BodyDecoder,
     /// What has come out of its framing and waits for the peer's leave.
     ready: Bytes,
+    /// Bytes that the peer has given leave for.
+    sent: u64,
 }
 
 // === impl Outlet ===
@@ -110,7 +112,7 @@ impl Outlet {
         early: &Bytes,
     ) -> Result<Self, Reason> {
         let ready = decode(&mut decoder, early)?;
-        Ok(Self { stream, decoder, ready })
+        Ok(Self { stream, decoder, ready, sent: 0 })
     }
 
     /// Ready when the end of the body has been handed over.
@@ -152,10 +154,16 @@ impl Outlet {
                 }
             }
             let piece = self.ready.split_to(room);
+            self.sent += room as u64;
             let is_end = is_last && self.ready.is_empty();
             self.stream.send_data(piece, is_end).map_err(|_| Reason::CANCEL)?;
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Bytes that the peer has given leave for.
+    pub(super) fn sent(&self) -> u64 {
+        self.sent
     }
 
     /// Ready when the peer does not want the body any more.

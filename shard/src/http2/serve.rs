@@ -116,7 +116,9 @@ fn begin(
     shard.stats.http2_streams_total.add(1);
     streams.open.set(streams.open.get() + 1);
     monoio::spawn(async move {
-        stream::run(request, respond, |socket| conn::serve_one(Rc::clone(&shard), socket, origin)).await;
+        let stall_max = shard.config().body_timeout;
+        let serve = |socket| conn::serve_one(Rc::clone(&shard), socket, origin);
+        stream::run(request, respond, stall_max, serve).await;
         streams.open.set(streams.open.get() - 1);
         streams.ended_ms.set(shard.clock.coarse_ms());
     });

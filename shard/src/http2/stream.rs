@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::task::Context;
 use std::task::Poll;
 use std::task::ready;
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::Reason;
@@ -26,10 +27,12 @@ use crate::rt::pipe::Pipe;
 use crate::rt::socket::Received;
 use crate::rt::socket::Socket;
 
-/// Carries one exchange, which `serve` runs over the socket it is given, to its end.
+/// Carries one exchange, which `serve` runs over the socket it is given, to its end. Once the exchange is over, a client
+/// that takes nothing of what is left for `stall_max` loses it.
 pub(super) async fn run<F>(
     request: Request<RecvStream>,
     respond: SendResponse<Bytes>,
+    stall_max: Duration,
     serve: impl FnOnce(Socket) -> F,
 ) where
     F: Future<Output = ()>,
@@ -43,13 +46,20 @@ pub(super) async fn run<F>(
     let mut upload = Inlet::new(text, delimiter, body);
     let method = head.method.as_str().to_owned();
     let mut answer = Answer { respond, method, text: Bytes::new(), searched: 0, sending: Sending::Head };
+    let mut patience = Patience { stall_max, sent: 0, timer: None };
     poll_fn(|cx| {
         let uploaded = upload.poll(&pipe, cx);
         if let Poll::Ready(Err(_)) = &uploaded {
             pipe.abort(ErrorKind::ConnectionReset);
         }
         poll_once(&mut exchange, cx);
-        ready!(answer.poll_end(&pipe, cx));
+        if answer.poll_end(&pipe, cx).is_pending() {
+            if exchange.is_none() && patience.poll(answer.sent(), cx).is_ready() {
+                answer.give_up(&pipe);
+                return Poll::Ready(());
+            }
+            return Poll::Pending;
+        }
         // The exchange may still have to put its worker's connection back, or to learn that its client is gone. After
         // an early refusal it takes the rest of the body for a moment, so that clients which send all of it first
         // are served.
@@ -63,6 +73,25 @@ fn poll_once<F: Future<Output = ()>>(exchange: &mut Option<Pin<Box<F>>>, cx: &mu
     if exchange.as_mut().is_some_and(|exchange| exchange.as_mut().poll(cx).is_ready()) {
         // Dropping it closes its end of the pipe.
         *exchange = None;
+    }
+}
+
+/// How long a client that takes nothing is waited for.
+struct Patience {
+    stall_max: Duration,
+    /// What it had taken when the timer was set.
+    sent: u64,
+    timer: Option<Pin<Box<dyn Future<Output = ()>>>>,
+}
+
+impl Patience {
+    /// Ready when `sent` has been the same for too long.
+    fn poll(&mut self, sent: u64, cx: &mut Context<'_>) -> Poll<()> {
+        if sent != self.sent {
+            (self.sent, self.timer) = (sent, None);
+        }
+        let stall_max = self.stall_max;
+        self.timer.get_or_insert_with(|| Box::pin(monoio::time::sleep(stall_max))).as_mut().poll(cx)
     }
 }
 
@@ -111,6 +140,24 @@ impl Answer {
         }
         self.sending = Sending::Done;
         Poll::Ready(())
+    }
+
+    /// Bytes of the body that the client has taken.
+    fn sent(&self) -> u64 {
+        match &self.sending {
+            Sending::Body(body) => body.sent(),
+            Sending::Head | Sending::Done => 0,
+        }
+    }
+
+    /// Ends the stream for a client that takes nothing.
+    fn give_up(&mut self, pipe: &Pipe) {
+        match &mut self.sending {
+            Sending::Head => self.respond.send_reset(Reason::CANCEL),
+            Sending::Body(body) => body.reset(Reason::CANCEL),
+            Sending::Done => {}
+        }
+        pipe.abort(ErrorKind::TimedOut);
     }
 
     fn poll(&mut self, pipe: &Pipe, cx: &mut Context<'_>) -> Poll<Result<(), Reason>> {

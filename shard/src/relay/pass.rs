@@ -113,6 +113,8 @@ impl Passage<'_, '_, '_> {
         early: &[u8],
     ) -> Result<bool, Broke> {
         let mut out = self.shard.take_buffer();
+        // What another worker has told is no progress of this one.
+        let mut pace = Pace { events: relay.events(), last: None };
         let mut flow = self.take_in(opening, relay, &mut out, |relay, out| {
             relay.push_decoded(decoded, out);
             relay.push(early, out)
@@ -124,7 +126,6 @@ impl Passage<'_, '_, '_> {
         let sent = self.client.send(self.shard, &out, b"").await;
         self.shard.give_buffer(out);
         sent.map_err(|()| Broke::Gone)?;
-        let mut pace = Pace::default();
         self.note_progress(relay, &mut pace);
         let mut readable = pin!(Watch::new(|| self.upstream.stream.readable()));
         loop {
@@ -205,9 +206,14 @@ impl Passage<'_, '_, '_> {
                     self.take_in(opening, relay, outbound, |relay, out| relay.push(&inbound[..n], out))
                 }
                 Ok(Received::WouldBlock) => return Ok(Flow::More),
-                Ok(Received::End) | Err(_) => {
+                Ok(Received::End) => {
                     self.take_in(opening, relay, outbound, |relay, out| relay.end_of_input(out))
                 }
+                // A body that ends with the connection does not end with its break.
+                Err(_) if relay.is_done() => {
+                    self.take_in(opening, relay, outbound, |relay, out| relay.end_of_input(out))
+                }
+                Err(_) => Flow::Broken,
             };
             let sent = if outbound.is_empty() {
                 0
@@ -265,7 +271,7 @@ impl Passage<'_, '_, '_> {
 }
 
 /// When the last events came.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Pace {
     events: u64,
     last: Option<Instant>,

@@ -189,9 +189,16 @@ impl Relay {
         self.held.clear();
     }
 
-    /// What kind of body it is.
-    pub(crate) fn kind(&self) -> Kind {
-        self.kind
+    /// Whether another worker may go on with it now: nothing that counts has been told, or what was told can be
+    /// continued; and no event is half told.
+    pub(crate) fn may_move(&self) -> bool {
+        let is_whole = !self.is_open_event_sent;
+        self.kind == Kind::Events && is_whole && (self.events == 0 || self.has_sequel())
+    }
+
+    /// Whether the stream's own end mark has come.
+    pub(crate) fn is_done(&self) -> bool {
+        self.is_done_seen
     }
 
     /// Events completed so far.

@@ -135,6 +135,11 @@ fn read(kind: Kind, body: &[u8]) -> Result<Option<Read>, JsonError> {
             "add_generation_prompt" => read.overridden[0] = Some((at, b"false")),
             "continue_final_message" if is_off => read.overridden[1] = Some((at, b"true")),
             name if FORBIDDEN.contains(&name) && !is_off => return Ok(None),
+            "min_tokens" | "max_tokens" | "max_completion_tokens"
+                if text != b"null" && number(body, at).is_none() =>
+            {
+                return Ok(None);
+            }
             "min_tokens" => read.numbers[2] = number(body, at),
             name => {
                 if let Some(which) = TOKENS_MAX.iter().position(|known| *known == name) {

@@ -88,6 +88,10 @@ fn keys_may_stand_in_files() {
     assert_eq!(keys, [("blue", "sk-1"), ("green", "sk-2"), ("red", "sk-3")]);
     let two = SecurityFlags { api_key: Some(format!("@{shown}").into()), ..flags };
     assert_eq!(api_key(&two).expect_err("two lines").to_string(), "--api-key takes one key");
+    // A file that was emptied opens nothing.
+    std::fs::write(&path, "# nobody\n").expect("written");
+    let refusal = format!("--api-key: {shown} holds no key");
+    assert_eq!(api_key(&two).expect_err("no line").to_string(), refusal);
     std::fs::remove_file(&path).expect("removed");
 }
 

@@ -5,6 +5,7 @@ use testkit::client::Response;
 use testkit::worker::Worker;
 
 use crate::setup::CHAT;
+use crate::setup::PLAIN;
 use crate::setup::Setup;
 use crate::setup::begin_stream;
 use crate::setup::chat;
@@ -130,4 +131,13 @@ fn a_stream_may_be_read_too() {
     // A further one on a connection of its own.
     let mut client = gateway.client();
     let _exchange = begin_stream(&mut client, &worker);
+}
+
+#[test]
+fn a_preflight_has_no_large_body() {
+    let gateway = PLAIN.launch().flag("--api-key", "sk-1").start_listening();
+    let request = preflight("/generate", "https://a.example").header("content-length", "536870912");
+    let mut client = gateway.client();
+    client.send(&request.bytes());
+    assert_eq!(client.response().status, 413);
 }
