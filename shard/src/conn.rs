@@ -3,10 +3,8 @@
 use std::future::Future;
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use fleet::cell::Phase;
-use rustls::ServerConfig;
 use tracing::debug;
 
 use crate::client::Client;
@@ -37,9 +35,8 @@ pub(crate) fn serve(
     async move {
         let _permit = &permit;
         let slot = shard.slots.register();
-        let tls = shard.config().tls.clone();
-        if let Some(config) = tls {
-            match Box::pin(secure(&shard, socket, config, origin, &slot)).await {
+        if shard.config().tls.is_some() {
+            match Box::pin(secure(&shard, socket, origin, &slot)).await {
                 Some(secured) => socket = secured,
                 None => return,
             }
@@ -60,14 +57,9 @@ pub(crate) fn serve(
 }
 
 /// Shakes hands, within the time that a request's head has; none if nothing came of it.
-async fn secure(
-    shard: &Shard,
-    socket: Socket,
-    config: Arc<ServerConfig>,
-    origin: Origin,
-    slot: &Slot,
-) -> Option<Socket> {
+async fn secure(shard: &Shard, socket: Socket, origin: Origin, slot: &Slot) -> Option<Socket> {
     let Socket::Tcp(stream) = socket else { return Some(socket) };
+    let config = shard.config().tls.clone()?;
     slot.busy_until(shard.clock.deadline_ms(shard.config().head_timeout));
     match complete(slot, tls::accept(stream, config)).await.ok()? {
         Ok(tls) => Some(Socket::Tls(Box::new(tls))),
