@@ -8,6 +8,7 @@ use testkit::worker::Worker;
 
 use crate::setup::PLAIN;
 use crate::setup::Setup;
+use crate::setup::begin_stream;
 use crate::setup::chat;
 use crate::setup::chat_stream;
 use crate::setup::on_every_setup;
@@ -189,12 +190,7 @@ fn a_stream_that_stalls_between_tokens_ends_with_an_error_event() {
     let worker = Worker::manual();
     let gateway = PLAIN.launch().flag("--inter-token-timeout-secs", 1).worker(worker.url()).start();
     let mut client = gateway.client();
-    client.send(&chat_stream("hello").bytes());
-    let mut exchange = worker.exchange();
-    exchange.open_stream();
-    exchange.event("1");
-    assert_eq!(client.head().0, 200);
-    assert_eq!(client.event().as_deref(), Some("data: 1"));
+    let mut exchange = begin_stream(&mut client, &worker);
     // A comment is passed on and is no token.
     exchange.chunk(b": ping\n\n");
     assert_eq!(client.event().as_deref(), Some(": ping"));

@@ -1,6 +1,5 @@
 //! `--stream-resume`: whatever token its worker dies at, the client's text is the undisturbed one.
 
-use engine_sim::EngineConfig;
 use engine_sim::EngineHandle;
 use engine_sim::FaultPlan;
 use serde_json::Value;
@@ -12,25 +11,17 @@ use crate::setup::CHAT;
 use crate::setup::PLAIN;
 use crate::setup::Setup;
 use crate::setup::chat_stream;
+use crate::setup::engine;
 use crate::setup::on_every_setup;
 
 const TOKENS: u64 = 12;
+/// More than all prompts here.
+const CACHE_BLOCKS: usize = 400;
 const COMPLETIONS: &str = "/v1/completions";
 
 on_every_setup! {
     a_worker_that_dies_at_any_token_is_not_noticed
     a_stream_goes_on_through_several_deaths
-}
-
-fn engine() -> EngineHandle {
-    engine_sim::spawn(EngineConfig {
-        model_id: "mock".to_owned(),
-        prefill_tokens_per_s: f64::INFINITY,
-        base_ttft: std::time::Duration::ZERO,
-        decode_tokens_per_s: f64::INFINITY,
-        ..EngineConfig::default()
-    })
-    .expect("an engine starts")
 }
 
 fn start(setup: Setup, engines: &[&EngineHandle]) -> Gateway {
@@ -99,7 +90,7 @@ fn dying_after(events: u64) -> FaultPlan {
 }
 
 fn a_worker_that_dies_at_any_token_is_not_noticed(setup: Setup) {
-    let (dying, well) = (engine(), engine());
+    let (dying, well) = (engine(CACHE_BLOCKS), engine(CACHE_BLOCKS));
     let gateway = start(setup, &[&dying, &well]);
     for request in requests() {
         let mut undisturbed = hear(&gateway, &request);
@@ -130,7 +121,7 @@ fn a_worker_that_dies_at_any_token_is_not_noticed(setup: Setup) {
 }
 
 fn a_stream_goes_on_through_several_deaths(setup: Setup) {
-    let engines = [engine(), engine(), engine()];
+    let engines = [engine(CACHE_BLOCKS), engine(CACHE_BLOCKS), engine(CACHE_BLOCKS)];
     let gateway = start(setup, &[&engines[0], &engines[1], &engines[2]]);
     for request in requests() {
         let undisturbed = hear(&gateway, &request);
@@ -168,7 +159,7 @@ fn what_is_not_safe_to_resume_ends_with_an_error_event() {
 
 #[test]
 fn without_the_flag_a_stream_that_breaks_off_ends_with_an_error_event() {
-    let engines = [engine(), engine()];
+    let engines = [engine(CACHE_BLOCKS), engine(CACHE_BLOCKS)];
     let gateway = PLAIN.launch().worker(engines[0].url()).worker(engines[1].url()).start();
     engines.iter().for_each(|engine| engine.set_faults(dying_after(4)));
     let mut client = gateway.client();

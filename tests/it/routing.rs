@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use engine_sim::EngineConfig;
 use engine_sim::EngineHandle;
 use testkit::client::Client;
 use testkit::client::Request;
@@ -16,7 +15,11 @@ use crate::setup::CHAT;
 use crate::setup::Setup;
 use crate::setup::binary;
 use crate::setup::chat;
+use crate::setup::engine;
 use crate::setup::on_every_setup;
+
+/// Holds a few conversations, not all of them.
+const CACHE_BLOCKS: usize = 400;
 
 on_every_setup! {
     round_robin_is_exact_over_a_thousand_fresh_connections
@@ -155,22 +158,9 @@ fn load_counts_requests_in_flight_under_every_policy() {
     }
 }
 
-/// An engine whose cache holds a few conversations, not all of them.
-fn engine() -> EngineHandle {
-    engine_sim::spawn(EngineConfig {
-        model_id: "mock".to_owned(),
-        prefill_tokens_per_s: f64::INFINITY,
-        base_ttft: std::time::Duration::ZERO,
-        decode_tokens_per_s: f64::INFINITY,
-        cache_blocks_max: 400,
-        ..EngineConfig::default()
-    })
-    .expect("an engine starts")
-}
-
 /// Share of prompt tokens that engines found in their caches, over conversations whose turns alternate.
 fn hit_rate(policy: &str) -> f64 {
-    let engines: Vec<EngineHandle> = (0..4).map(|_| engine()).collect();
+    let engines: Vec<EngineHandle> = (0..4).map(|_| engine(CACHE_BLOCKS)).collect();
     let launch = binary().flag("--policy", policy);
     let gateway = engines.iter().fold(launch, |launch, engine| launch.worker(engine.url())).start();
     let mut client = gateway.client();

@@ -1,5 +1,7 @@
 //! How the gateway is started for a test, and the words most tests use.
 
+use engine_sim::EngineConfig;
+use engine_sim::EngineHandle;
 use testkit::client::Client;
 use testkit::client::Request;
 use testkit::gateway::Gateway;
@@ -77,6 +79,19 @@ pub(crate) fn chat(text: &str) -> Request {
         CHAT,
         format!("{{\"model\":\"mock\",\"messages\":[{{\"role\":\"user\",\"content\":\"{text}\"}}]}}"),
     )
+}
+
+/// A simulated engine that takes no time and caches so many blocks of prompts.
+pub(crate) fn engine(cache_blocks_max: usize) -> EngineHandle {
+    engine_sim::spawn(EngineConfig {
+        model_id: "mock".to_owned(),
+        prefill_tokens_per_s: f64::INFINITY,
+        base_ttft: std::time::Duration::ZERO,
+        decode_tokens_per_s: f64::INFINITY,
+        cache_blocks_max,
+        ..EngineConfig::default()
+    })
+    .expect("an engine starts")
 }
 
 /// Begins a stream: its first event has gone from the worker to the client.

@@ -166,11 +166,6 @@ impl Breaker {
         transition(before, after)
     }
 
-    /// Opens it at `now_ms`, as it was in the process that handed the worker over.
-    pub fn open(&self, now_ms: u64) {
-        self.change(|_| State { circuit: Circuit::Open, count: 0, probes: 0, since_ms: now_ms });
-    }
-
     /// All of it but the probes in flight, for [`Breaker::restore`] in a process that counts time from the same moment.
     pub fn save(&self) -> u64 {
         State { probes: 0, ..State::unpack(self.0.load(Acquire)) }.pack()
@@ -181,7 +176,7 @@ impl Breaker {
         self.change(|_| State { probes: 0, ..State::unpack(saved) });
     }
 
-    /// Closes it and forgets what it counted: the worker is another process than before.
+    /// Closes it and forgets what it counted.
     pub fn reset(&self) -> Option<Transition> {
         let (before, after) = self.change(|_| State::CLOSED);
         transition(before, after)

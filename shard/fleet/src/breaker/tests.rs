@@ -19,6 +19,13 @@ fn succeed(breaker: &Breaker, now_ms: u64) -> Option<Transition> {
     breaker.judge(pass, Outcome::Success, now_ms, &RULES)
 }
 
+/// A breaker that opened when time began.
+fn opened() -> Breaker {
+    let breaker = Breaker::default();
+    breaker.restore(State::opened(0).pack());
+    breaker
+}
+
 #[test]
 fn opens_at_the_threshold_and_not_before() {
     let breaker = Breaker::default();
@@ -54,8 +61,7 @@ fn a_row_that_takes_longer_than_the_window_begins_anew() {
 
 #[test]
 fn half_open_lets_through_what_it_needs() {
-    let breaker = Breaker::default();
-    breaker.open(0);
+    let breaker = opened();
     assert_eq!(breaker.tick(999, &RULES), None);
     assert_eq!(breaker.tick(1_000, &RULES), Some(Transition { from: Circuit::Open, to: Circuit::HalfOpen }));
     let (first, second) = (breaker.admit(&RULES).expect("one"), breaker.admit(&RULES).expect("two"));
@@ -70,8 +76,7 @@ fn half_open_lets_through_what_it_needs() {
 
 #[test]
 fn a_failed_probe_opens_it_again_for_the_whole_pause() {
-    let breaker = Breaker::default();
-    breaker.open(0);
+    let breaker = opened();
     breaker.tick(1_000, &RULES);
     let (failing, late) = (breaker.admit(&RULES).expect("one"), breaker.admit(&RULES).expect("two"));
     assert!(breaker.judge(failing, Outcome::Failure, 1_500, &RULES).is_some());
