@@ -158,6 +158,38 @@ fn what_is_not_safe_to_resume_ends_with_an_error_event() {
 }
 
 #[test]
+fn an_event_too_long_to_be_retold_ends_the_stream_with_an_error_event() {
+    let workers = [Worker::manual(), Worker::manual()];
+    let gateway = workers
+        .iter()
+        .fold(PLAIN.launch().switch("--stream-resume"), |launch, worker| launch.worker(worker.url()))
+        .start();
+    let asked = || {
+        testkit::wait::some("the request", || workers[0].exchange_now().or_else(|| workers[1].exchange_now()))
+    };
+    let told = |id: &str, text: &str| format!(r#"{{"id":"{id}","choices":[{{"index":0,"text":"{text}"}}]}}"#);
+    let mut client = gateway.client();
+    client.send(&Request::json(COMPLETIONS, r#"{"prompt":"x","stream":true,"max_tokens":9}"#).bytes());
+    let mut first = asked();
+    first.open_stream();
+    first.event(&told("1", "a"));
+    assert_eq!(client.head().0, 200);
+    assert_eq!(client.event(), Some(format!("data: {}", told("1", "a"))));
+    first.reset();
+    let mut second = asked();
+    second.open_stream();
+    second.event(&told("2", "b"));
+    assert_eq!(client.event().as_deref(), Some(": x-ringway-resumed: 1"));
+    assert_eq!(client.event(), Some(format!("data: {}", told("1", "b"))));
+    second.chunk(format!("data: {}", told("2", &"c".repeat(512 * 1024))).as_bytes());
+    let rest = client.events();
+    let error: Value = serde_json::from_str(&rest[0]).expect("JSON");
+    assert_eq!((rest.len(), rest[1].as_str()), (2, "[DONE]"));
+    assert_eq!(error["error"]["code"], "read_response_body_failed");
+    gateway.wait_idle();
+}
+
+#[test]
 fn without_the_flag_a_stream_that_breaks_off_ends_with_an_error_event() {
     let engines = [engine(CACHE_BLOCKS), engine(CACHE_BLOCKS)];
     let gateway = PLAIN.launch().worker(engines[0].url()).worker(engines[1].url()).start();

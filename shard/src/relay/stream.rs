@@ -101,7 +101,7 @@ pub(crate) enum Flow {
     More,
     /// Complete, and its end is written. `is_exact`: the worker sent nothing beyond it.
     End { is_exact: bool },
-    /// The worker's bytes ended early or make no sense; [`Relay::fail`] tells the client.
+    /// The worker's bytes ended early, make no sense, or cannot be told on; [`Relay::fail`] tells the client.
     Broken,
 }
 
@@ -215,7 +215,12 @@ impl Relay {
     pub(crate) fn push(&mut self, mut input: &[u8], out: &mut Vec<u8>) -> Flow {
         loop {
             match self.decoder.next(&mut input) {
-                Ok(Some(piece)) => self.body(piece, out),
+                Ok(Some(piece)) => {
+                    let flow = self.push_decoded(piece, out);
+                    if flow != Flow::More {
+                        return flow;
+                    }
+                }
                 Ok(None) if self.decoder.is_done() => {
                     self.finish(out);
                     return Flow::End { is_exact: input.is_empty() };
@@ -224,11 +229,6 @@ impl Relay {
                 Err(Malformed) => return Flow::Broken,
             }
         }
-    }
-
-    /// Passes on bytes that were decoded before.
-    pub(crate) fn push_decoded(&mut self, body: &[u8], out: &mut Vec<u8>) {
-        self.body(body, out);
     }
 
     /// The worker's connection has ended.
@@ -259,10 +259,12 @@ impl Relay {
         true
     }
 
-    fn body(&mut self, piece: &[u8], out: &mut Vec<u8>) {
+    /// Takes a piece of the body, already out of its framing. The flow is broken by an event that is too long for what
+    /// has to be done with it.
+    pub(crate) fn push_decoded(&mut self, piece: &[u8], out: &mut Vec<u8>) -> Flow {
         if self.kind == Kind::Plain {
             self.write(piece, out);
-            return;
+            return Flow::More;
         }
         let fed = self.scanner.feed(piece);
         self.events += u64::from(fed.events);
@@ -280,17 +282,23 @@ impl Relay {
         }
         if self.is_open_event_sent {
             self.write(open, out);
-            return;
+            return Flow::More;
         }
         self.held.extend_from_slice(open);
-        if self.held.len() > limits::EVENT_HELD_BYTES_MAX {
-            let open = std::mem::take(&mut self.held);
-            self.write(&open, out);
-            self.is_open_event_sent = true;
-            if let Some(story) = &mut self.story {
-                story.lose_track();
+        if self.held.len() <= limits::EVENT_HELD_BYTES_MAX {
+            return Flow::More;
+        }
+        let open = std::mem::take(&mut self.held);
+        if let Some(story) = &mut self.story {
+            story.lose_track();
+            // An event is retold as a whole or not at all: the client gets nothing of one that does not fit.
+            if story.resumed() > 0 {
+                return Flow::Broken;
             }
         }
+        self.write(&open, out);
+        self.is_open_event_sent = true;
+        Flow::More
     }
 
     /// Passes whole events on, fitted to what the client has been told by another worker.

@@ -90,6 +90,51 @@ fn an_event_longer_than_what_is_held_flows_and_is_closed_before_the_error() {
     assert!(is_ended && text.starts_with(&format!("data: {long}more\n\ndata: {{\"error\"")));
 }
 
+/// An event of a completion, with its text.
+fn told(id: &str, text: &str) -> String {
+    format!("data: {{\"id\":\"{id}\",\"choices\":[{{\"index\":0,\"text\":\"{text}\"}}]}}\n\n")
+}
+
+#[test]
+fn an_event_that_was_half_sent_is_not_gone_on_with() {
+    for sent in [limits::EVENT_HELD_BYTES_MAX, limits::EVENT_HELD_BYTES_MAX + 1] {
+        let (mut relay, mut out) = (events(), Vec::new());
+        relay.follow(Some(Story::new(crate::resume::Kind::Completion)));
+        relay.begin();
+        relay.push_decoded(told("1", "a").as_bytes(), &mut out);
+        let half = &told("1", &"x".repeat(2 * limits::EVENT_HELD_BYTES_MAX)).into_bytes()[..sent];
+        assert_eq!(relay.push_decoded(half, &mut out), Flow::More);
+        let is_half_sent = sent > limits::EVENT_HELD_BYTES_MAX;
+        assert_eq!((relay.may_move(), relay.has_sequel()), (!is_half_sent, !is_half_sent), "{sent}");
+        relay.fail(Endpoint::Completions, &error(), &mut out);
+        let (text, is_ended) = received(&out);
+        let events: Vec<&str> = text.split_terminator("\n\n").collect();
+        assert!(is_ended && events.len() == if is_half_sent { 4 } else { 3 }, "{}", events.len());
+        let error: serde_json::Value =
+            serde_json::from_str(&events[events.len() - 2]["data: ".len()..]).expect("JSON");
+        assert!(error["error"]["code"].is_string(), "{error}");
+    }
+}
+
+#[test]
+fn an_event_too_long_to_be_retold_ends_a_resumed_stream_between_events() {
+    let (mut relay, mut out) = (events(), Vec::new());
+    relay.follow(Some(Story::new(crate::resume::Kind::Completion)));
+    relay.begin();
+    relay.push_decoded(told("1", "a").as_bytes(), &mut out);
+    assert!(matches!(relay.sequel(b"{\"prompt\":\"x\",\"max_tokens\":9,\"stream\":true}"), Sequel::Ask(_)));
+    relay.go_on(BodyDecoder::new(ResponseFraming::Chunked));
+    let long = told("2", &"x".repeat(2 * limits::EVENT_HELD_BYTES_MAX));
+    let flow = relay.push(&chunked(&(told("2", "b") + &long), 16 * 1024), &mut out);
+    assert_eq!((flow, relay.may_move()), (Flow::Broken, false));
+    relay.fail(Endpoint::Completions, &error(), &mut out);
+    let (text, is_ended) = received(&out);
+    let note = ": x-ringway-resumed: 1\n\n";
+    let before = format!("{}{note}{}data: {{\"error\"", told("1", "a"), told("1", "b"));
+    assert!(is_ended && text.starts_with(&before), "{}", &text[..text.len().min(400)]);
+    assert!(text.ends_with("}}\n\ndata: [DONE]\n\n") && text.len() < 1024);
+}
+
 #[test]
 fn a_plain_body_keeps_its_length_and_cannot_say_that_it_broke() {
     let mut relay =
