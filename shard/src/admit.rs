@@ -27,7 +27,6 @@ use crate::client::Client;
 use crate::exchange::Incoming;
 use crate::finish::Trace;
 use crate::limits;
-use crate::rt::wait::Readiness;
 use crate::state::Shard;
 use crate::stop::Stop;
 
@@ -55,7 +54,6 @@ pub(crate) struct Queue {
 pub(crate) async fn admit(
     shard: &Rc<Shard>,
     client: &mut Client<'_>,
-    watch: Pin<&mut dyn Readiness>,
     incoming: &Incoming<'_, '_>,
     trace: &mut Trace<'_>,
 ) -> Result<(), Stop> {
@@ -63,7 +61,7 @@ pub(crate) async fn admit(
     let class = class(shard, gate, incoming.head);
     trace.tokens = tokens_of(incoming.body.len());
     let claim = || Claim {
-        tenant: tenant(shard, gate, incoming.head, trace.tenant.as_deref(), client.peer),
+        tenant: tenant(shard, gate, incoming.head, trace.tenant.as_deref(), client.origin.peer),
         tokens: trace.tokens.saturating_add(peek::answer_tokens_max(incoming.body).unwrap_or(ANSWER_TOKENS)),
     };
     let entered_us = now_us(shard);
@@ -72,7 +70,7 @@ pub(crate) async fn admit(
         Entry::Admitted(permit) => Ok(permit),
         Entry::Full => Err(queue_full()),
         Entry::Queued(ticket) => {
-            let result = wait(shard, gate, class, client, watch, ticket).await;
+            let result = wait(shard, gate, class, client, ticket).await;
             let queued_us = now_us(shard) - entered_us;
             trace.queued_us = Some(queued_us);
             if result.is_ok() {
@@ -217,7 +215,6 @@ async fn wait(
     gate: &Gate,
     class: ClassId,
     client: &mut Client<'_>,
-    watch: Pin<&mut dyn Readiness>,
     ticket: Ticket,
 ) -> Result<Permit, Stop> {
     let queue = &shard.queue;
@@ -227,7 +224,7 @@ async fn wait(
         monoio::spawn(pace(Rc::clone(shard)));
     }
     client.queue_until(shard.clock.deadline_ms(gate.rules().class(class).queue_timeout));
-    let verdict = client.beside(watch, poll_fn(|cx| place.poll(cx))).await;
+    let verdict = client.beside(poll_fn(|cx| place.poll(cx))).await;
     client.restore_deadline();
     match verdict {
         Ok(Verdict::Admitted { permit, is_promoted }) => {

@@ -6,7 +6,6 @@
 
 use std::future::Future;
 use std::future::poll_fn;
-use std::pin::Pin;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
@@ -72,7 +71,6 @@ impl From<Stop> for Failure {
 pub(crate) async fn ask(
     shard: &Rc<Shard>,
     client: &mut Client<'_>,
-    watch: Pin<&mut dyn Readiness>,
     outgoing: &Outgoing<'_, '_>,
     (worker, request_id): (&Worker, &str),
     connection: Connection,
@@ -88,7 +86,7 @@ pub(crate) async fn ask(
     let mut request = Request { head: &head, body, sent: 0, is_broken: false };
     let mut answer =
         Answer { bytes: shard.take_buffer(), searched: 0, interim_left: limits::INTERIM_RESPONSES_MAX };
-    let head_len = converse(client, watch, &connection, &mut request, &mut answer).await?;
+    let head_len = converse(client, &connection, &mut request, &mut answer).await?;
     let is_fully_sent = request.is_sent();
     shard.give_buffer(head);
     Ok(Answered { connection, buf: answer.bytes, head_len, is_fully_sent })
@@ -102,7 +100,6 @@ enum Event {
 
 async fn converse(
     client: &mut Client<'_>,
-    mut watch: Pin<&mut dyn Readiness>,
     connection: &Connection,
     request: &mut Request<'_>,
     answer: &mut Answer,
@@ -120,7 +117,7 @@ async fn converse(
                 }
                 readable.as_mut().poll_ready(cx).map(|_| Event::Readable)
             });
-            match client.beside(watch.as_mut(), event).await? {
+            match client.beside(event).await? {
                 Event::Writable(Ok(())) => continue,
                 Event::Writable(Err(_)) => request.is_broken = true,
                 Event::Readable => {}

@@ -1,6 +1,7 @@
 //! The client's side of an exchange: what it sends early, whether it is still there, and what it is sent.
 
 use std::future::Future;
+use std::future::poll_fn;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::pin::pin;
@@ -17,20 +18,18 @@ use crate::rt::wait::Interrupt;
 use crate::rt::wait::Readiness;
 use crate::rt::wait::Slot;
 use crate::rt::wait::Watching;
-use crate::rt::wait::complete;
 use crate::state::Shard;
 use crate::stop::Stop;
 
 /// The client's side of a connection, as an exchange sees it.
 pub(crate) struct Client<'a> {
     pub(crate) stream: &'a Socket,
-    /// Its address; IPv4 as such on a listener for both.
-    pub(crate) peer: IpAddr,
+    /// Whether there is something to receive from it, or nothing more will come.
+    watch: Pin<&'a mut dyn Readiness>,
+    pub(crate) origin: &'a Origin,
     pub(crate) slot: &'a Slot,
     /// Nothing has been asked on this connection yet: it may still turn out to speak HTTP/2.
     pub(crate) is_fresh: bool,
-    /// Through which listener it came.
-    pub(crate) door: Door,
     /// Bytes read behind the last request: the start of a pipelined one.
     pub(crate) early: Vec<u8>,
     /// How many of them came while an answer was being made.
@@ -68,17 +67,22 @@ pub(crate) enum Next {
 
 impl<'a> Client<'a> {
     /// A client about whom nothing is known yet.
-    pub(crate) fn new(stream: &'a Socket, Origin { peer, door }: Origin, slot: &'a Slot) -> Self {
+    pub(crate) fn new(
+        stream: &'a Socket,
+        watch: Pin<&'a mut dyn Readiness>,
+        origin: &'a Origin,
+        slot: &'a Slot,
+    ) -> Self {
         Self {
             stream,
-            peer,
+            watch,
+            origin,
             slot,
             is_fresh: true,
             early: Vec::new(),
             early_bytes: 0,
             deadline_ms: 0,
             token_deadline_ms: 0,
-            door,
             watching: Watching::Yes,
         }
     }
@@ -164,18 +168,21 @@ impl<'a> Client<'a> {
         self.early.drain(..empty);
     }
 
+    /// Waits until there is something to read from it, or nothing more will come.
+    ///
+    /// Nothing but a reference is held meanwhile: idle connections wait here.
+    pub(crate) fn readable(&mut self) -> impl Future<Output = Result<(), Interrupt>> {
+        poll_fn(|cx| wait::poll_readable(self.slot, self.watch.as_mut(), cx))
+    }
+
     /// Runs `operation` while watching the client.
     ///
     /// # Errors
     /// [`Stop::Gone`] when the client leaves; a rejection when the deadline passes or everything ends.
-    pub(crate) async fn beside<T>(
-        &mut self,
-        mut watch: Pin<&mut dyn Readiness>,
-        operation: impl Future<Output = T>,
-    ) -> Result<T, Stop> {
+    pub(crate) async fn beside<T>(&mut self, operation: impl Future<Output = T>) -> Result<T, Stop> {
         let mut operation = pin!(operation);
         loop {
-            match wait::either(self.slot, operation.as_mut(), watch.as_mut(), self.watching).await {
+            match wait::either(self.slot, operation.as_mut(), self.watch.as_mut(), self.watching).await {
                 Either::Done(done) => return Ok(done),
                 Either::Other => self.take_early()?,
                 Either::Interrupted(Interrupt::Deadline) => {
@@ -192,10 +199,11 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// Sends both pieces to the client, waiting for room where there is none: a slow client slows its worker.
+    /// Sends both pieces to the client, waiting for room where there is none: a slow client slows its worker. What it
+    /// sends meanwhile is early.
     ///
     /// # Errors
-    /// When the client is gone or takes nothing for the body timeout.
+    /// When the client is gone, also if it only leaves while it is waited for, or takes nothing for the body timeout.
     pub(crate) async fn send(
         &mut self,
         shard: &Shard,
@@ -211,7 +219,8 @@ impl<'a> Client<'a> {
                 0 => {
                     is_waiting = true;
                     self.shorten_deadline(shard.clock.deadline_ms(shard.config().body_timeout));
-                    complete(self.slot, self.stream.writable()).await.map_err(drop)?.map_err(drop)?;
+                    let stream = self.stream;
+                    self.beside(stream.writable()).await.map_err(drop)?.map_err(drop)?;
                 }
                 n if n < first.len() => first = &first[n..],
                 n => {

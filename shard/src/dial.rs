@@ -3,7 +3,6 @@
 use std::io;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -24,7 +23,6 @@ use crate::http2::Multiplexed;
 use crate::limits;
 use crate::rt::socket::Socket;
 use crate::rt::tls;
-use crate::rt::wait::Readiness;
 use crate::state::Shard;
 use crate::stop::Stop;
 use crate::upstream::Connection;
@@ -53,14 +51,13 @@ enum Dialled {
 pub(crate) async fn connect(
     shard: &Rc<Shard>,
     client: &mut Client<'_>,
-    mut watch: Pin<&mut dyn Readiness>,
     worker: &Worker,
 ) -> Result<Connection, Failure> {
     let mut failure = Failure::Upstream(UpstreamFailure::Connect);
     for &address in worker.addresses.iter().take(limits::ADDRESSES_TRIED_MAX) {
         client.shorten_deadline(shard.clock.deadline_ms(shard.config().connect_timeout));
         shard.stats.upstream_connects_total.add(1);
-        let dialled = client.beside(watch.as_mut(), dial(shard, worker, address)).await;
+        let dialled = client.beside(dial(shard, worker, address)).await;
         client.restore_deadline();
         match dialled {
             Ok(Ok(Dialled::One(stream))) => return Ok(Connection { stream, address, is_reused: false }),

@@ -1,7 +1,6 @@
 //! Attempts: sends a request to the chosen worker and waits for the head of its answer; tries another worker as long
 //! as the client has not been sent a token.
 
-use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -31,7 +30,6 @@ use crate::retry::GiveUp;
 use crate::route;
 use crate::route::Input;
 use crate::route::Leg;
-use crate::rt::wait::Readiness;
 use crate::state::Shard;
 use crate::stop::Stop;
 
@@ -58,7 +56,6 @@ enum Cause {
 pub(crate) async fn run(
     shard: &Rc<Shard>,
     client: &mut Client<'_>,
-    mut watch: Pin<&mut dyn Readiness>,
     outgoing: &Outgoing<'_, '_>,
     mut setback: Option<Setback>,
     trace: &mut Trace<'_>,
@@ -69,7 +66,7 @@ pub(crate) async fn run(
                 shard.retry_budget.deposit();
                 choose(shard, outgoing, trace).map_err(Stop::Reject)?
             }
-            Some(setback) => match another(shard, client, watch.as_mut(), outgoing, &setback, trace).await? {
+            Some(setback) => match another(shard, client, outgoing, &setback, trace).await? {
                 Some(leg) => {
                     setback.part(shard, trace);
                     leg
@@ -86,7 +83,7 @@ pub(crate) async fn run(
         let leg = trace.leg.insert(leg);
         let first_token = shard.config().first_token_timeout.filter(|_| leg.is_stream);
         client.expect_token_by(first_token.map_or(0, |timeout| shard.clock.deadline_ms(timeout)));
-        let attempt = attempt(shard, client, watch.as_mut(), outgoing, leg.worker(), &trace.request_id);
+        let attempt = attempt(shard, client, outgoing, leg.worker(), &trace.request_id);
         setback = Some(match attempt.await {
             Ok(answered) => {
                 trace.upstream_head.get_or_insert_with(|| shard.clock.now());
@@ -131,7 +128,6 @@ fn choose(shard: &Rc<Shard>, outgoing: &Outgoing<'_, '_>, trace: &Trace<'_>) -> 
 async fn another(
     shard: &Rc<Shard>,
     client: &mut Client<'_>,
-    mut watch: Pin<&mut dyn Readiness>,
     outgoing: &Outgoing<'_, '_>,
     setback: &Setback,
     trace: &mut Trace<'_>,
@@ -156,7 +152,7 @@ async fn another(
     leg.release();
     let mut pause = Ok(pause);
     while let Ok(time) = pause {
-        rest(shard, client, watch.as_mut(), time, trace.attempts.made()).await?;
+        rest(shard, client, time, trace.attempts.made()).await?;
         if let Ok(leg) = choose(shard, outgoing, trace) {
             return Ok(Some(leg));
         }
@@ -169,7 +165,6 @@ async fn another(
 async fn rest(
     shard: &Rc<Shard>,
     client: &mut Client<'_>,
-    watch: Pin<&mut dyn Readiness>,
     pause: Duration,
     attempts: u32,
 ) -> Result<(), Stop> {
@@ -179,7 +174,7 @@ async fn rest(
     let backoffs = &shard.stats.backoffs[(attempts as usize - 1).min(BACKOFFS_TOLD_APART - 1)];
     backoffs.count.add(1);
     backoffs.sum_us.add(pause.as_micros() as u64);
-    client.beside(watch, monoio::time::sleep(pause)).await
+    client.beside(monoio::time::sleep(pause)).await
 }
 
 // === impl Setback ===
@@ -322,7 +317,6 @@ pub(crate) fn failure_error(failure: UpstreamFailure, worker: &Worker) -> ApiErr
 async fn attempt(
     shard: &Rc<Shard>,
     client: &mut Client<'_>,
-    mut watch: Pin<&mut dyn Readiness>,
     outgoing: &Outgoing<'_, '_>,
     worker: &Worker,
     request_id: &str,
@@ -330,11 +324,11 @@ async fn attempt(
     let kept = shard.upstreams.borrow_mut().checkout(worker, shard.clock.coarse_ms());
     if let Some(connection) = kept {
         shard.stats.upstream_reuses_total.add(1);
-        match ask(shard, client, watch.as_mut(), outgoing, (worker, request_id), connection).await {
+        match ask(shard, client, outgoing, (worker, request_id), connection).await {
             Err(Failure::Stale) => {}
             done => return done,
         }
     }
-    let connection = connect(shard, client, watch.as_mut(), worker).await?;
-    ask(shard, client, watch, outgoing, (worker, request_id), connection).await
+    let connection = connect(shard, client, worker).await?;
+    ask(shard, client, outgoing, (worker, request_id), connection).await
 }

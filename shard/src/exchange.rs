@@ -47,13 +47,13 @@ use crate::resume;
 use crate::resume::Sequel;
 use crate::resume::Story;
 use crate::rt::socket::Received;
-use crate::rt::wait::Readiness;
-use crate::rt::wait::readable;
 use crate::state::Shard;
 use crate::stop::Stop;
 
 /// The method that asks what may be sent.
 const PREFLIGHT: &str = "OPTIONS";
+/// Seconds after which a call that control refused for the moment may be made again.
+const ADMIN_RETRY_AFTER_S: &str = "1";
 const TEXT: &str = "text/plain; charset=utf-8";
 
 /// Reads one request from the connection and answers it.
@@ -62,31 +62,25 @@ const TEXT: &str = "text/plain; charset=utf-8";
 pub(crate) fn boxed<'a>(
     shard: &'a Rc<Shard>,
     client: &'a mut Client<'_>,
-    watch: Pin<&'a mut dyn Readiness>,
 ) -> Pin<Box<dyn Future<Output = Next> + 'a>> {
-    Box::pin(run(shard, client, watch))
+    Box::pin(run(shard, client))
 }
 
-async fn run(shard: &Rc<Shard>, client: &mut Client<'_>, watch: Pin<&mut dyn Readiness>) -> Next {
+async fn run(shard: &Rc<Shard>, client: &mut Client<'_>) -> Next {
     let mut buf = shard.take_buffer();
     buf.extend_from_slice(&client.early);
     client.begin_exchange();
-    let next = serve(shard, client, watch, &mut buf).await;
+    let next = serve(shard, client, &mut buf).await;
     shard.stats.received_bytes_total.add(client.take_early_bytes());
     shard.give_buffer(buf);
     next
 }
 
-async fn serve(
-    shard: &Rc<Shard>,
-    client: &mut Client<'_>,
-    mut watch: Pin<&mut dyn Readiness>,
-    buf: &mut Vec<u8>,
-) -> Next {
-    let head_len = match intake::head(shard, client, watch.as_mut(), buf).await {
+async fn serve(shard: &Rc<Shard>, client: &mut Client<'_>, buf: &mut Vec<u8>) -> Next {
+    let head_len = match intake::head(shard, client, buf).await {
         Ok(Some(head_len)) => head_len,
         Ok(None) => return Next::KeepAlive,
-        Err(stop) => return refuse_unread(shard, client, watch, stop).await,
+        Err(stop) => return refuse_unread(shard, client, stop).await,
     };
     if client.is_fresh && http2::is_preface(buf) {
         client.early = std::mem::take(buf);
@@ -103,12 +97,12 @@ async fn serve(
             Ok(head) => head,
             Err(error) => {
                 let stop = Stop::Reject(intake::head_error(&error));
-                return refuse_unread(shard, client, watch, stop).await;
+                return refuse_unread(shard, client, stop).await;
             }
         };
         let current = trace.get_or_insert_with(|| {
             client.set_deadline(shard.clock.deadline_ms(shard.config().request_timeout));
-            begin(shard, client.door, &head, started)
+            begin(shard, client.origin.door, &head, started)
         });
         let plan = BodyPlan {
             framing: head.framing,
@@ -119,13 +113,13 @@ async fn serve(
         if body.is_none() {
             body = match intake::body_at_hand(&plan, buf) {
                 Ok(body) => body,
-                Err(stop) => return refuse(shard, client, watch, trace.take(), stop).await,
+                Err(stop) => return refuse(shard, client, trace.take(), stop).await,
             };
         }
         if body.is_none()
             && let Some(error) = not_served(current)
         {
-            return refuse(shard, client, watch, trace.take(), Stop::Reject(error)).await;
+            return refuse(shard, client, trace.take(), Stop::Reject(error)).await;
         }
         if admission.is_none() {
             admission = Some(guard::admit(shard, client, &head, current).await);
@@ -133,7 +127,7 @@ async fn serve(
         if body.is_none()
             && let Some(Err(error)) = admission
         {
-            return refuse(shard, client, watch, trace.take(), Stop::Reject(error)).await;
+            return refuse(shard, client, trace.take(), Stop::Reject(error)).await;
         }
         if let (Some(body), Some(admission)) = (&body, &admission) {
             let (bytes, end) = match body {
@@ -143,16 +137,16 @@ async fn serve(
             client.early = buf[end..].to_vec();
             guard::conceal(&current.config.guard, &mut head);
             let incoming = Incoming { head: &head, body: bytes, admission };
-            return handle(shard, client, watch, &incoming, current).await;
+            return handle(shard, client, &incoming, current).await;
         }
         drop(head);
-        body = match intake::body(shard, client, watch.as_mut(), &plan, buf).await {
+        body = match intake::body(shard, client, &plan, buf).await {
             Ok(body) => {
                 // The pauses a body may make are over; the exchange has its own time.
                 client.restore_deadline();
                 Some(body)
             }
-            Err(stop) => return refuse(shard, client, watch, trace.take(), stop).await,
+            Err(stop) => return refuse(shard, client, trace.take(), stop).await,
         };
     }
 }
@@ -207,7 +201,6 @@ fn not_served(trace: &Trace<'_>) -> Option<ApiError> {
 async fn handle(
     shard: &Rc<Shard>,
     client: &mut Client<'_>,
-    mut watch: Pin<&mut dyn Readiness>,
     incoming: &Incoming<'_, '_>,
     trace: &mut Trace<'_>,
 ) -> Next {
@@ -225,12 +218,10 @@ async fn handle(
     trace.tenant.clone_from(&caller.tenant);
     match trace.endpoint.handler() {
         Handler::Page => page(shard, client, connection, trace).await,
-        Handler::Admin => {
-            admin(shard, client, watch, incoming, caller.principal.as_ref(), connection, trace).await
-        }
+        Handler::Admin => admin(shard, client, incoming, caller.principal.as_ref(), connection, trace).await,
         Handler::Relay(shape) => {
             if shard.gate.is_some()
-                && let Err(stop) = admit::admit(shard, client, watch.as_mut(), incoming, trace).await
+                && let Err(stop) = admit::admit(shard, client, incoming, trace).await
             {
                 let Stop::Reject(error) = stop else { return Next::Close };
                 // Draining may have begun meanwhile.
@@ -245,7 +236,7 @@ async fn handle(
                 span: trace.span,
                 is_json: shape != PromptShape::Opaque || media::is_json(incoming.head.header("content-type")),
             };
-            forward(shard, client, watch, &outgoing, connection, trace).await
+            forward(shard, client, &outgoing, connection, trace).await
         }
     }
 }
@@ -254,7 +245,6 @@ async fn handle(
 async fn forward(
     shard: &Rc<Shard>,
     client: &mut Client<'_>,
-    mut watch: Pin<&mut dyn Readiness>,
     outgoing: &Outgoing<'_, '_>,
     connection: Connection,
     trace: &mut Trace<'_>,
@@ -267,13 +257,11 @@ async fn forward(
     loop {
         let body = rest.as_deref().unwrap_or(outgoing.body);
         let asked = Outgoing { body, is_continuation: rest.is_some(), ..*outgoing };
-        match dispatch::run(shard, client, watch.as_mut(), &asked, setback, trace).await {
-            Ok(answered) => {
-                match relay::run(shard, client, watch.as_mut(), answered, &mut down, trace).await {
-                    Relayed::Over(next) => return next,
-                    Relayed::Again(failed) => setback = Some(failed),
-                }
-            }
+        match dispatch::run(shard, client, &asked, setback, trace).await {
+            Ok(answered) => match relay::run(shard, client, answered, &mut down, trace).await {
+                Relayed::Over(next) => return next,
+                Relayed::Again(failed) => setback = Some(failed),
+            },
             Err(Stop::Gone) => return Next::Close,
             Err(Stop::Reject(error)) => {
                 return match down.begun {
@@ -374,7 +362,6 @@ async fn page(
 async fn admin(
     shard: &Rc<Shard>,
     client: &mut Client<'_>,
-    watch: Pin<&mut dyn Readiness>,
     incoming: &Incoming<'_, '_>,
     principal: Option<&Principal>,
     connection: Connection,
@@ -393,17 +380,18 @@ async fn admin(
         return answer_error(shard, client, connection, &unavailable(), trace).await;
     };
     client.set_deadline(shard.clock.deadline_ms(shard.config().admin_timeout));
-    let answered = client.beside(watch, reply).await;
+    let answered = client.beside(reply).await;
     let reply = answered.as_ref().ok().and_then(|reply| reply.as_ref().ok());
     guard::audit::answered(&shard.config().guard, principal, incoming.head, trace, reply);
     match answered {
         Ok(Ok(reply)) => {
+            let retry_after = (reply.status == 503).then_some(("retry-after", ADMIN_RETRY_AFTER_S));
             let own = Own {
                 status: reply.status,
                 content_type: reply.content_type,
                 body: &reply.body,
                 error_code: reply.error_code,
-                extra: reply.location.as_deref().map(|location| ("location", location)),
+                extra: reply.location.as_deref().map(|location| ("location", location)).or(retry_after),
             };
             answer(shard, client, connection, &own, trace).await
         }
@@ -415,43 +403,32 @@ async fn admin(
 }
 
 /// Answers a request whose body was not read, and closes.
-async fn refuse(
-    shard: &Rc<Shard>,
-    client: &mut Client<'_>,
-    watch: Pin<&mut dyn Readiness>,
-    trace: Option<Trace<'_>>,
-    stop: Stop,
-) -> Next {
+async fn refuse(shard: &Rc<Shard>, client: &mut Client<'_>, trace: Option<Trace<'_>>, stop: Stop) -> Next {
     let (Stop::Reject(error), Some(mut trace)) = (stop, trace) else { return Next::Close };
     answer_error(shard, client, Connection::Close, &error, &mut trace).await;
     // The request is over; what follows is only courtesy.
     drop(trace);
-    linger(shard, client, watch).await;
+    linger(shard, client).await;
     Next::Close
 }
 
 /// Answers bytes that were no request, and closes: where a next request would begin is not known.
-async fn refuse_unread(
-    shard: &Rc<Shard>,
-    client: &mut Client<'_>,
-    watch: Pin<&mut dyn Readiness>,
-    stop: Stop,
-) -> Next {
+async fn refuse_unread(shard: &Rc<Shard>, client: &mut Client<'_>, stop: Stop) -> Next {
     if let Stop::Gone = stop {
         return Next::Close;
     }
     let request_id = shard.new_request_id(Endpoint::Unknown.id_prefix());
     let trace = Trace::begin(shard, Endpoint::Unknown, "OTHER", request_id, shard.clock.now());
-    refuse(shard, client, watch, Some(trace), stop).await
+    refuse(shard, client, Some(trace), stop).await
 }
 
 /// Reads and drops what the client still sends for a moment: closing with unread bytes would reset the connection
 /// and could take the answer with it (RFC 9112 §9.6).
-async fn linger(shard: &Rc<Shard>, client: &mut Client<'_>, mut watch: Pin<&mut dyn Readiness>) {
+async fn linger(shard: &Rc<Shard>, client: &mut Client<'_>) {
     client.stream.shutdown_write();
     client.slot.busy_until(shard.clock.deadline_ms(limits::LINGER_MAX));
     let mut dropped = 0;
-    while dropped < limits::LINGER_BYTES_MAX && readable(client.slot, watch.as_mut()).await.is_ok() {
+    while dropped < limits::LINGER_BYTES_MAX && client.readable().await.is_ok() {
         let read = client.stream.recv(&mut shard.scratch.borrow_mut().inbound);
         match read {
             Ok(Received::Bytes(n)) => dropped += n,

@@ -1,6 +1,5 @@
 //! Reading a request: its head, then its whole body, within size and time limits.
 
-use std::pin::Pin;
 use std::rc::Rc;
 
 use api::error::ApiError;
@@ -14,8 +13,6 @@ use crate::client::Client;
 use crate::limits;
 use crate::rt::socket::Received;
 use crate::rt::wait::Interrupt;
-use crate::rt::wait::Readiness;
-use crate::rt::wait::readable;
 use crate::state::Shard;
 use crate::stop::Stop;
 
@@ -45,7 +42,6 @@ fn must_begin(buf: &[u8]) -> Result<(), Stop> {
 pub(crate) async fn head(
     shard: &Rc<Shard>,
     client: &mut Client<'_>,
-    mut watch: Pin<&mut dyn Readiness>,
     buf: &mut Vec<u8>,
 ) -> Result<Option<usize>, Stop> {
     client.slot.busy_until(shard.clock.deadline_ms(shard.config().head_timeout));
@@ -61,7 +57,7 @@ pub(crate) async fn head(
     }
     loop {
         if !try_read {
-            match readable(client.slot, watch.as_mut()).await {
+            match client.readable().await {
                 Ok(()) => {}
                 Err(Interrupt::Deadline) if buf.iter().any(|byte| !matches!(byte, b'\r' | b'\n')) => {
                     return Err(Stop::reject(
@@ -154,12 +150,13 @@ impl Rate {
 pub(crate) async fn body(
     shard: &Rc<Shard>,
     client: &mut Client<'_>,
-    watch: Pin<&mut dyn Readiness>,
     plan: &BodyPlan,
     buf: &mut Vec<u8>,
 ) -> Result<Body, Stop> {
     if plan.expect_continue && buf.len() == plan.head_len {
         client.send(shard, b"HTTP/1.1 100 Continue\r\n\r\n", b"").await.map_err(|_| Stop::Gone)?;
+        // What came while there was no room to say so.
+        buf.append(&mut client.early);
     }
     let mut rate = Rate {
         begun_ms: shard.clock.coarse_ms(),
@@ -170,11 +167,9 @@ pub(crate) async fn body(
         RequestFraming::None => Ok(Body::Plain(0)),
         RequestFraming::Length(length) => {
             let length = within_payload(length, plan.bytes_max)?;
-            sized(shard, client, watch, (plan.head_len + length, &mut rate), buf)
-                .await
-                .map(|()| Body::Plain(length))
+            sized(shard, client, (plan.head_len + length, &mut rate), buf).await.map(|()| Body::Plain(length))
         }
-        RequestFraming::Chunked => chunked(shard, client, watch, (plan, &mut rate), buf).await,
+        RequestFraming::Chunked => chunked(shard, client, (plan, &mut rate), buf).await,
     }
 }
 
@@ -189,7 +184,6 @@ fn too_large(bytes_max: usize) -> Stop {
 async fn sized(
     shard: &Rc<Shard>,
     client: &mut Client<'_>,
-    mut watch: Pin<&mut dyn Readiness>,
     (total, rate): (usize, &mut Rate),
     buf: &mut Vec<u8>,
 ) -> Result<(), Stop> {
@@ -202,7 +196,7 @@ async fn sized(
         if buf.capacity() == buf.len() {
             buf.reserve_exact((total - buf.len()).min(buf.len()));
         }
-        more(shard, client, watch.as_mut(), rate, buf).await?;
+        more(shard, client, rate, buf).await?;
     }
     Ok(())
 }
@@ -210,7 +204,6 @@ async fn sized(
 async fn chunked(
     shard: &Rc<Shard>,
     client: &mut Client<'_>,
-    mut watch: Pin<&mut dyn Readiness>,
     (plan, rate): (&BodyPlan, &mut Rate),
     buf: &mut Vec<u8>,
 ) -> Result<Body, Stop> {
@@ -240,7 +233,7 @@ async fn chunked(
         // What was decoded is not needed again; the head is.
         buf.truncate(plan.head_len);
         buf.reserve(limits::BUFFER_BYTES);
-        more(shard, client, watch.as_mut(), rate, buf).await?;
+        more(shard, client, rate, buf).await?;
     }
 }
 
@@ -248,7 +241,6 @@ async fn chunked(
 async fn more(
     shard: &Rc<Shard>,
     client: &mut Client<'_>,
-    mut watch: Pin<&mut dyn Readiness>,
     rate: &mut Rate,
     buf: &mut Vec<u8>,
 ) -> Result<(), Stop> {
@@ -266,7 +258,7 @@ async fn more(
             Ok(Received::WouldBlock) => {}
             Ok(Received::End) | Err(_) => return Err(Stop::Gone),
         }
-        match readable(client.slot, watch.as_mut()).await {
+        match client.readable().await {
             Ok(()) => {}
             Err(Interrupt::Deadline) => {
                 return Err(Stop::reject(

@@ -3,7 +3,6 @@
 mod pass;
 mod stream;
 
-use std::pin::Pin;
 use std::rc::Rc;
 
 use api::endpoint::Endpoint;
@@ -43,7 +42,6 @@ use crate::respond::Connection;
 use crate::resume::Story;
 use crate::retry;
 use crate::route::Leg;
-use crate::rt::wait::Readiness;
 use crate::state::Shard;
 use crate::stop::Stop;
 
@@ -70,7 +68,6 @@ pub(crate) struct Downstream<'a, 'h> {
 pub(crate) async fn run(
     shard: &Rc<Shard>,
     client: &mut Client<'_>,
-    watch: Pin<&mut dyn Readiness>,
     answered: Answered,
     down: &mut Downstream<'_, '_>,
     trace: &mut Trace<'_>,
@@ -103,7 +100,7 @@ pub(crate) async fn run(
             send_whole(shard, client, plan.connection, &whole, trace).await.map(|()| is_exact)
         }
         Way::AtOnce(_) | Way::Hold => {
-            let mut passage = Passage { shard, client, watch, upstream: &upstream, trace };
+            let mut passage = Passage { shard, client, upstream: &upstream, trace };
             match passage.hold(decoder, early).await {
                 Ok(Held::Whole { body, is_exact }) => {
                     let delimiter = Delimiter::Length(body.len() as u64);
@@ -140,7 +137,7 @@ pub(crate) async fn run(
                 }
             };
             learn_answer(shard, trace, head.status, early);
-            let mut passage = Passage { shard, client, watch, upstream: &upstream, trace };
+            let mut passage = Passage { shard, client, upstream: &upstream, trace };
             let opening = Opening { head: &head, plan: &plan };
             match passage.stream(&opening, &mut relay, &[], early).await {
                 Ok(is_exact) => Ok(is_exact),

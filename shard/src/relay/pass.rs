@@ -1,7 +1,6 @@
 //! Moving a body from a worker's socket to a client's: held until complete, or passed on as it comes.
 
 use std::future::poll_fn;
-use std::pin::Pin;
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::Instant;
@@ -33,7 +32,6 @@ use crate::upstream;
 pub(crate) struct Passage<'a, 'c, 't> {
     pub(crate) shard: &'a Rc<Shard>,
     pub(crate) client: &'a mut Client<'c>,
-    pub(crate) watch: Pin<&'a mut dyn Readiness>,
     pub(crate) upstream: &'a upstream::Connection,
     pub(crate) trace: &'a mut Trace<'t>,
 }
@@ -85,11 +83,7 @@ impl Passage<'_, '_, '_> {
                 return Ok(Held::TooLong { body, decoder });
             }
             let ready = poll_fn(|cx| readable.as_mut().poll_ready(cx));
-            self.client
-                .beside(self.watch.as_mut(), ready)
-                .await
-                .map_err(HoldError::Stop)?
-                .map_err(|_| HoldError::Broken)?;
+            self.client.beside(ready).await.map_err(HoldError::Stop)?.map_err(|_| HoldError::Broken)?;
             let mut scratch = self.shard.scratch.borrow_mut();
             match self.upstream.stream.recv(&mut scratch.inbound) {
                 Ok(Received::Bytes(n)) => is_exact = gather(&mut decoder, &scratch.inbound[..n], &mut body)?,
@@ -115,10 +109,11 @@ impl Passage<'_, '_, '_> {
         let mut out = self.shard.take_buffer();
         // What another worker has told is no progress of this one.
         let mut pace = Pace { events: relay.events(), last: None };
-        let mut flow = self.take_in(opening, relay, &mut out, |relay, out| {
-            relay.push_decoded(decoded, out);
-            relay.push(early, out)
-        });
+        let mut flow =
+            self.take_in(opening, relay, &mut out, |relay, out| match relay.push_decoded(decoded, out) {
+                Flow::More => relay.push(early, out),
+                ended => ended,
+            });
         if !relay.is_begun() && opening.plan.kind == Kind::Plain {
             // Bytes have no clean way to be replaced: their head goes at once.
             self.open(opening, relay, &mut out);
@@ -135,7 +130,7 @@ impl Passage<'_, '_, '_> {
                 Flow::Broken => return Err(Broke::Worker(UpstreamFailure::Body)),
             }
             let ready = poll_fn(|cx| readable.as_mut().poll_ready(cx));
-            match self.client.beside(self.watch.as_mut(), ready).await {
+            match self.client.beside(ready).await {
                 Ok(_) => flow = self.pass(opening, relay).await?,
                 Err(Stop::Gone) => return Err(Broke::Gone),
                 Err(Stop::Reject(_)) if self.client.is_stalled(self.shard.clock.coarse_ms()) => {

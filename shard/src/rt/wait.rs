@@ -178,16 +178,17 @@ pub(crate) async fn yield_now() {
     .await;
 }
 
-/// Waits until the socket may be read.
-pub(crate) async fn readable(slot: &Slot, mut watch: Pin<&mut dyn Readiness>) -> Result<(), Interrupt> {
-    poll_fn(|cx| {
-        if let Poll::Ready(ready) = watch.as_mut().poll_ready(cx) {
-            slot.settle();
-            return Poll::Ready(ready.map_err(|_| Interrupt::Broken));
-        }
-        slot.poll_interrupt(cx).map(Err)
-    })
-    .await
+/// Ready when the socket may be read.
+pub(crate) fn poll_readable(
+    slot: &Slot,
+    watch: Pin<&mut dyn Readiness>,
+    cx: &mut Context<'_>,
+) -> Poll<Result<(), Interrupt>> {
+    if let Poll::Ready(ready) = watch.poll_ready(cx) {
+        slot.settle();
+        return Poll::Ready(ready.map_err(|_| Interrupt::Broken));
+    }
+    slot.poll_interrupt(cx).map(Err)
 }
 
 /// Waits until `operation` is done.

@@ -60,6 +60,11 @@ impl Exchange {
         self.wire.rest(&mut self.unread).expect("the whole body comes")
     }
 
+    /// Whether a request that was handed over unread ends before its body is complete.
+    pub fn is_broken_off(&mut self) -> bool {
+        self.wire.rest(&mut self.unread).is_err_and(|error| !is_timeout(&error))
+    }
+
     /// Sends bytes.
     #[track_caller]
     pub fn send(&mut self, bytes: &[u8]) {
