@@ -21,8 +21,8 @@ pub(crate) struct AuthConfig {
     pub(crate) audience: String,
     /// Where the issuer's keys are; none for where its discovery document says.
     pub(crate) jwks_uri: Option<TokenUrl>,
-    /// Claim that holds roles.
-    pub(crate) role_claim: String,
-    /// What values of that claim stand for, besides `admin` and `user`.
+    /// Claims that may hold roles: the first that a token has counts.
+    pub(crate) role_claims: Vec<String>,
+    /// What values of such a claim stand for, besides `admin` and `user`.
     pub(crate) role_mapping: BTreeMap<String, Role>,
 }

@@ -15,8 +15,6 @@ use crate::auth::keys::Key;
 
 /// How far clocks may differ, in seconds.
 const LEEWAY_S: f64 = 30.0;
-/// Claims that hold roles where the configured one is absent.
-const ROLE_CLAIMS: [&str; 4] = ["role", "roles", "groups", "group"];
 /// Claims that name the bearer, the best first.
 const SUBJECT_CLAIMS: [&str; 3] = ["sub", "email", "preferred_username"];
 /// Longest name of a bearer, in characters.
@@ -156,8 +154,8 @@ fn role(config: &AuthConfig, claims: &Map<String, Value>) -> Role {
         let name = value.as_str()?;
         config.role_mapping.get(name).copied().or_else(|| Role::parse(name))
     };
-    let names = std::iter::once(config.role_claim.as_str()).chain(ROLE_CLAIMS);
-    let Some(claim) = names.into_iter().find_map(|name| claims.get(name)) else { return Role::User };
+    let claim = config.role_claims.iter().find_map(|name| claims.get(name));
+    let Some(claim) = claim else { return Role::User };
     let best = match claim {
         Value::Array(values) => values.iter().filter_map(of).max(),
         value => of(value),

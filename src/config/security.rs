@@ -24,6 +24,8 @@ use crate::control::is_key;
 const KEYS_MAX: usize = 65_536;
 /// Origins; each request that names one looks at all of them.
 const ORIGINS_MAX: usize = 256;
+/// Claims that may hold a token's roles where none is named, as in SGLang's gateway.
+const ROLE_CLAIMS: [&str; 4] = ["roles", "role", "groups", "group"];
 /// Largest file of keys.
 const KEY_FILE_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
@@ -161,10 +163,20 @@ fn tokens(flags: &SecurityFlags) -> Result<Option<AuthConfig>, Failure> {
         issuer: issuer.clone(),
         audience: audience.clone(),
         jwks_uri,
-        role_claim: flags.jwt_role_claim.clone(),
+        role_claims: role_claims(flags.jwt_role_claim.as_deref())?,
         role_mapping: role_mapping
             .ok_or_else(|| Failure::usage("--jwt-role-mapping takes VALUE=admin and VALUE=user"))?,
     }))
+}
+
+/// The claims that may hold roles. One that is named is the only one: whoever may fill in another must not become more
+/// by it.
+fn role_claims(named: Option<&str>) -> Result<Vec<String>, Failure> {
+    match named {
+        Some("") => Err(Failure::usage("--jwt-role-claim must not be empty")),
+        Some(claim) => Ok(vec![claim.to_owned()]),
+        None => Ok(ROLE_CLAIMS.map(str::to_owned).to_vec()),
+    }
 }
 
 /// Keys as given, or from the files that are named instead.

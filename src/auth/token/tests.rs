@@ -15,7 +15,7 @@ fn config() -> AuthConfig {
         issuer: "https://issuer.example".to_owned(),
         audience: "ringway".to_owned(),
         jwks_uri: None,
-        role_claim: "permissions".to_owned(),
+        role_claims: ["permissions", "role", "groups"].map(str::to_owned).to_vec(),
         role_mapping: [("ops".to_owned(), Role::Admin)].into(),
     }
 }
@@ -87,9 +87,9 @@ fn roles_come_from_the_first_claim_there_is() {
         (json!({"role": "ops"}), Role::Admin),
         (json!({"permissions": "user"}), Role::User),
         (json!({"permissions": ["x", "ops"], "role": "user"}), Role::Admin),
-        (json!({"role": null, "roles": ["admin"]}), Role::Admin),
+        (json!({"role": null, "roles": ["admin"]}), Role::User),
         (json!({"role": null, "groups": ["a", "ops"]}), Role::Admin),
-        (json!({"role": null, "group": "ops"}), Role::Admin),
+        (json!({"role": null, "group": "ops"}), Role::User),
         (json!({"role": {"admin": true}}), Role::User),
     ] {
         let principal = verified(&es256(&claims_with(changes.clone())));

@@ -33,9 +33,9 @@ pub(crate) struct SecurityFlags {
     /// Where the issuer's keys are [default: what the issuer's discovery document says]
     #[arg(long, env = "JWT_JWKS_URI", value_name = "URL")]
     pub(crate) jwt_jwks_uri: Option<String>,
-    /// Claim that holds a token's roles
-    #[arg(long, default_value = "roles", value_name = "CLAIM")]
-    pub(crate) jwt_role_claim: String,
+    /// The claim that holds a token's roles [default: the first there is of roles, role, groups, group]
+    #[arg(long, value_name = "CLAIM")]
+    pub(crate) jwt_role_claim: Option<String>,
     /// Which role a value of that claim stands for; `admin` and `user` stand for themselves
     #[arg(long, num_args = 1.., value_name = "VALUE=ROLE")]
     pub(crate) jwt_role_mapping: Vec<String>,

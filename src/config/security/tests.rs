@@ -43,6 +43,10 @@ fn each_bad_flag_is_one_line_that_shows_no_key() {
             "--jwt-issuer https://i.example --jwt-audience a --jwt-role-mapping ops=root",
             "--jwt-role-mapping takes VALUE=admin",
         ),
+        (
+            "--jwt-issuer https://i.example --jwt-audience a --jwt-role-claim=",
+            "--jwt-role-claim must not be empty",
+        ),
         ("--cors-allowed-origins chat.example", "is not an origin"),
         ("--cors-allowed-origins https://chat.example/", "is not an origin"),
         ("--cors-allowed-origins null", "is not an origin"),
@@ -61,6 +65,19 @@ fn the_two_audit_switches_exclude_each_other() {
     let argv = ["ringway", "--control-plane-audit-enabled", "--disable-audit-logging"];
     assert!(Line::try_parse_from(argv).is_err());
     assert!(Line::try_parse_from(["ringway", "--admin-host", "::1"]).is_err(), "a host needs a port");
+}
+
+#[test]
+fn a_role_claim_that_is_named_is_the_only_one() {
+    let tokens = "--jwt-issuer https://i.example --jwt-audience a";
+    for (line, expect) in [
+        (tokens.to_owned(), &["roles", "role", "groups", "group"][..]),
+        (format!("{tokens} --jwt-role-claim permissions"), &["permissions"]),
+        (format!("{tokens} --jwt-role-claim roles"), &["roles"]),
+    ] {
+        let config = lowered(&line).expect(&line);
+        assert_eq!(config.tokens.expect("accepted").role_claims, expect, "{line}");
+    }
 }
 
 #[test]
