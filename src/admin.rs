@@ -51,6 +51,9 @@ pub(crate) fn handle(state: &mut State, call: AdminCall, now: Duration, orders: 
     let query = query.as_deref().unwrap_or_default();
     let name = path.strip_prefix("/workers/").unwrap_or_default();
     let answer = match (endpoint, &*method) {
+        (endpoint, method) if changes_fleet(endpoint, method) && !state.may_change() => {
+            answer::handing_over().into()
+        }
         (Endpoint::Workers, "GET") => workers::list(state, query).into(),
         (Endpoint::Workers, "POST") => workers::add(state, &body, now).into(),
         (Endpoint::Worker, "GET") => workers::show(state, name, now).into(),
@@ -72,6 +75,15 @@ pub(crate) fn handle(state: &mut State, call: AdminCall, now: Duration, orders: 
         Answer::WhenHealthy(worker) => state.answer_when_healthy(worker, to),
         Answer::WhenAsked(question, workers) => state.ask(question, workers, to, orders),
     }
+}
+
+/// Whether such a call changes which workers there are, or what is said of them.
+fn changes_fleet(endpoint: Endpoint, method: &str) -> bool {
+    let is_about_workers = matches!(
+        endpoint,
+        Endpoint::Workers | Endpoint::Worker | Endpoint::AddWorker | Endpoint::RemoveWorker
+    );
+    is_about_workers && method != "GET"
 }
 
 #[cfg(test)]

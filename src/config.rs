@@ -293,7 +293,7 @@ fn shard_config(flags: &LaunchFlags, tls: &Tls, guard: Arc<Guard>) -> Result<Sha
         request_id_headers: limits.request_id_headers.iter().map(|name| name.to_ascii_lowercase()).collect(),
         peers: edge::peers(&flags.clients, seed),
         body_rate_min: flags.clients.min_body_rate,
-        worker_tls: Arc::clone(&tls.client),
+        worker_tls: Arc::clone(&tls.client.config),
         tls: tls.server.as_ref().map(|server| Arc::clone(&server.config)),
         retry: reliability::retry(&flags.retries)?,
         stream_resume: flags.retries.stream_resume,

@@ -7,6 +7,7 @@
 //! - Only the same user may take over; what comes over the socket is bounded and checked.
 
 mod give;
+mod succession;
 pub(crate) mod successor;
 mod take;
 mod wire;
@@ -14,9 +15,10 @@ mod wire;
 use serde::Deserialize;
 use serde::Serialize;
 
-pub(crate) use self::give::Giver;
+pub(crate) use self::succession::Succession;
 pub(crate) use self::take::Inheritance;
-pub(crate) use self::take::find;
+#[cfg(test)]
+pub(crate) use self::wire::FRAME_BYTES_MAX;
 
 /// Version of what the two say to each other, and of what blocks of prompts are.
 const PROTOCOL: u32 = 1;

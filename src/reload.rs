@@ -7,8 +7,7 @@ use arc_swap::ArcSwap;
 use crossbeam_channel::Sender;
 use fleet::budget::RetryBudget;
 use shard::ShardConfig;
-use tokio::signal::unix::SignalKind;
-use tokio::signal::unix::signal;
+use tokio::signal::unix::Signal;
 use tracing::info;
 use tracing::warn;
 
@@ -94,11 +93,8 @@ struct Good {
 }
 
 impl Reloader {
-    /// Reads the settings again at every SIGHUP.
-    pub(crate) async fn watch(mut self) {
-        let Ok(mut signals) = signal(SignalKind::hangup()) else {
-            return warn!("SIGHUP cannot be watched: settings are not read again");
-        };
+    /// Reads the settings again at every signal.
+    pub(crate) async fn watch(mut self, mut signals: Signal) {
         while signals.recv().await.is_some() {
             systemd::notify_reloading();
             // Files may lie on a disk that does not answer, and control may be busy.

@@ -25,7 +25,8 @@ use std::thread::JoinHandle;
 
 use crossbeam_channel::Sender;
 use crossbeam_channel::TrySendError;
-use rustls::ClientConfig;
+use tokio::runtime::Runtime;
+use tokio::signal::unix::Signal;
 use tokio::signal::unix::SignalKind;
 use tokio::signal::unix::signal;
 use tokio::sync::Semaphore;
@@ -38,12 +39,13 @@ use tracing::info;
 use crate::control::destination::Destinations;
 use crate::control::event::Event;
 use crate::control::event::Probe;
-use crate::control::limits::CALLS_WAITING_MAX;
+use crate::control::limits::CALLS_PARALLEL_MAX;
 use crate::control::limits::CHECKS_QUEUED_MAX;
 use crate::control::limits::POLLS_QUEUED_MAX;
 use crate::control::poll::Polled;
 use crate::control::task::Task;
 use crate::services::client::Client;
+use crate::tls;
 
 /// Something else to run on this thread for as long as it lives.
 pub type ExtraTask = Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = ()>>> + Send>;
@@ -77,60 +79,91 @@ impl ServicesHandle {
     }
 }
 
-/// Starts the services thread, which goes to workers at `destinations` only, and to those with TLS by `tls`. What
-/// becomes of tasks, and signals, go to `results`.
-///
-/// # Errors
-/// When the runtime or the thread cannot be made.
-pub fn spawn(
-    results: Sender<Event>,
-    destinations: Destinations,
-    tls: &ClientConfig,
-    extra: Vec<ExtraTask>,
-) -> io::Result<(ServicesHandle, JoinHandle<()>)> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (checks, checks_inbox) = mpsc::channel(CHECKS_QUEUED_MAX);
-    let (polls, polls_inbox) = mpsc::channel(POLLS_QUEUED_MAX);
-    let (calls, calls_inbox) = mpsc::channel(CALLS_WAITING_MAX);
-    let (alive, ended) = oneshot::channel::<()>();
-    // Made here, so that a signal between now and the thread's first turn is not lost.
-    let signals = {
-        let _entered = runtime.enter();
-        [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?]
-    };
-    let client = Client::try_new(destinations, tls).map_err(io::Error::other)?;
-    let thread = std::thread::Builder::new().name("services".to_owned()).spawn(move || {
-        let local = LocalSet::new();
-        local.block_on(&runtime, async move {
-            for task in extra {
-                tokio::task::spawn_local(task());
-            }
-            for signal in signals {
-                tokio::task::spawn_local(watch(signal, results.clone()));
-            }
-            let client = Rc::new(client);
-            let lane =
-                |inbox, parallel_max| Lane { inbox, parallel_max, results: results.clone() }.run(&client);
-            let lanes = async {
-                tokio::join!(
-                    lane(checks_inbox, limits::CHECKS_PARALLEL_MAX),
-                    lane(polls_inbox, limits::POLLS_PARALLEL_MAX),
-                    lane(calls_inbox, CALLS_WAITING_MAX),
-                )
-            };
-            tokio::select! {
-                _ = ended => {}
-                _ = lanes => {}
-            }
-        });
-        // A look-up that hangs must not hold the process up.
-        runtime.shutdown_background();
-    })?;
-    Ok((ServicesHandle { checks, polls, calls, _alive: alive }, thread))
+/// The services thread, about to be started.
+#[derive(Debug)]
+pub struct Services {
+    runtime: Runtime,
+    /// What tells the process to end.
+    ends: [Signal; 2],
+}
+
+// === impl Services ===
+
+impl Services {
+    /// What the thread needs. From now on the process is ended by its own code alone when it is told to.
+    ///
+    /// # Errors
+    /// When the runtime cannot be made, or signals cannot be caught.
+    pub fn new() -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let ends = {
+            let _entered = runtime.enter();
+            [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?]
+        };
+        Ok(Self { runtime, ends })
+    }
+
+    /// Catches a signal from now on, for a task of the thread: one that comes before the task's first turn neither ends
+    /// the process nor is lost.
+    ///
+    /// # Errors
+    /// When it cannot be caught.
+    pub fn catch(&self, kind: SignalKind) -> io::Result<Signal> {
+        let _entered = self.runtime.enter();
+        signal(kind)
+    }
+
+    /// Starts the thread, which goes to workers at `destinations` only, and to those with TLS by `tls`. What becomes of
+    /// tasks, and signals, go to `results`.
+    ///
+    /// # Errors
+    /// When the thread cannot be made.
+    pub(crate) fn spawn(
+        self,
+        results: Sender<Event>,
+        destinations: Destinations,
+        tls: &tls::Client,
+        extra: Vec<ExtraTask>,
+    ) -> io::Result<(ServicesHandle, JoinHandle<()>)> {
+        let Self { runtime, ends } = self;
+        let (checks, checks_inbox) = mpsc::channel(CHECKS_QUEUED_MAX);
+        let (polls, polls_inbox) = mpsc::channel(POLLS_QUEUED_MAX);
+        let (calls, calls_inbox) = mpsc::channel(CALLS_PARALLEL_MAX);
+        let (alive, ended) = oneshot::channel::<()>();
+        let client = Client::try_new(destinations, tls).map_err(io::Error::other)?;
+        let thread = std::thread::Builder::new().name("services".to_owned()).spawn(move || {
+            let local = LocalSet::new();
+            local.block_on(&runtime, async move {
+                for task in extra {
+                    tokio::task::spawn_local(task());
+                }
+                for signal in ends {
+                    tokio::task::spawn_local(watch(signal, results.clone()));
+                }
+                let client = Rc::new(client);
+                let lane =
+                    |inbox, parallel_max| Lane { inbox, parallel_max, results: results.clone() }.run(&client);
+                let lanes = async {
+                    tokio::join!(
+                        lane(checks_inbox, limits::CHECKS_PARALLEL_MAX),
+                        lane(polls_inbox, limits::POLLS_PARALLEL_MAX),
+                        lane(calls_inbox, CALLS_PARALLEL_MAX),
+                    )
+                };
+                tokio::select! {
+                    _ = ended => {}
+                    _ = lanes => {}
+                }
+            });
+            // A look-up that hangs must not hold the process up.
+            runtime.shutdown_background();
+        })?;
+        Ok((ServicesHandle { checks, polls, calls, _alive: alive }, thread))
+    }
 }
 
 /// Tells control about every signal.
-async fn watch(mut signal: tokio::signal::unix::Signal, results: Sender<Event>) {
+async fn watch(mut signal: Signal, results: Sender<Event>) {
     while signal.recv().await.is_some() {
         info!("told to end");
         deliver(Event::Terminate, &results).await;

@@ -7,16 +7,26 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use rustls::CertificateError;
 use rustls::ClientConfig;
+use rustls::DigitallySignedStruct;
 use rustls::RootCertStore;
 use rustls::ServerConfig;
+use rustls::SignatureScheme;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::client::danger::ServerCertVerified;
+use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::ring;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::ServerName;
+use rustls::pki_types::UnixTime;
 use rustls::pki_types::pem;
 use rustls::pki_types::pem::PemObject;
 use rustls::server::ClientHello;
@@ -36,9 +46,16 @@ const CLIENT_SESSIONS_MAX: usize = 1024;
 #[derive(Debug)]
 pub(crate) struct Tls {
     /// Towards clients, if it is on.
-    pub(crate) server: Option<Server>,
+    pub(crate) server: Option<Arc<Server>>,
     /// Towards `https://` workers.
-    pub(crate) client: Arc<ClientConfig>,
+    pub(crate) client: Client,
+}
+
+/// TLS towards workers.
+#[derive(Clone, Debug)]
+pub(crate) struct Client {
+    pub(crate) config: Arc<ClientConfig>,
+    pub(crate) authorities: Arc<Authorities>,
 }
 
 /// Why certificates or keys cannot be used.
@@ -159,26 +176,93 @@ fn stamp(identity: &Identity) -> Stamp {
     })
 }
 
+/// The authorities that vouch for workers: those in named files, which are read at start, and the system's. These are
+/// read when the first worker with TLS is there: it takes some milliseconds, and most gateways have no such worker.
+#[derive(Debug)]
+pub(crate) struct Authorities {
+    named: RootCertStore,
+    provider: Arc<CryptoProvider>,
+    /// None when there is no authority at all.
+    verifier: OnceLock<Option<Arc<WebPkiServerVerifier>>>,
+}
+
+// === impl Authorities ===
+
+impl Authorities {
+    /// Reads the system's authorities, if that was not done before. To be called off the shards before they are given
+    /// a worker with TLS, so that none of them ever waits for it.
+    pub(crate) fn load(&self) {
+        self.verifier();
+    }
+
+    fn verifier(&self) -> Option<&Arc<WebPkiServerVerifier>> {
+        let load = || {
+            let mut roots = self.named.clone();
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            let provider = Arc::clone(&self.provider);
+            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build().ok()
+        };
+        self.verifier.get_or_init(load).as_ref()
+    }
+}
+
+impl ServerCertVerifier for Authorities {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let verifier = self.verifier().ok_or(CertificateError::UnknownIssuer)?;
+        verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, cert, dss, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, cert, dss, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
 /// TLS towards workers: the system's authorities and those in `authorities` are trusted, and `identity` is shown to
 /// whoever asks for it.
 ///
 /// # Errors
 /// When a named file cannot be used. Authorities of the system that cannot be read are passed over.
-pub(crate) fn client(
-    authorities: &[PathBuf],
-    identity: Option<(&Path, &Path)>,
-) -> Result<Arc<ClientConfig>, TlsError> {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+pub(crate) fn client(authorities: &[PathBuf], identity: Option<(&Path, &Path)>) -> Result<Client, TlsError> {
+    let mut named = RootCertStore::empty();
     for path in authorities {
         for authority in certificates(path)? {
-            roots.add(authority).map_err(|error| TlsError::Authority(path.clone(), error))?;
+            named.add(authority).map_err(|error| TlsError::Authority(path.clone(), error))?;
         }
     }
+    let authorities = Arc::new(Authorities { named, provider: provider(), verifier: OnceLock::new() });
     let builder = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(TlsError::Refused)?
-        .with_root_certificates(roots);
+        // What it verifies, it has rustls verify.
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::clone(&authorities) as Arc<dyn ServerCertVerifier>);
     let mut config = match identity {
         None => builder.with_no_client_auth(),
         Some((cert, key)) => {
@@ -190,7 +274,7 @@ pub(crate) fn client(
     };
     config.alpn_protocols = ALPN.map(<[u8]>::to_vec).to_vec();
     config.resumption = rustls::client::Resumption::in_memory_sessions(CLIENT_SESSIONS_MAX);
-    Ok(Arc::new(config))
+    Ok(Client { config: Arc::new(config), authorities })
 }
 
 fn provider() -> Arc<CryptoProvider> {
@@ -212,4 +296,17 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
 
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     PrivateKeyDer::from_pem_file(path).map_err(|error| TlsError::File(path.to_owned(), error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_systems_authorities_are_read_when_they_are_needed() {
+        let client = client(&[], None).expect("no files");
+        assert!(client.authorities.verifier.get().is_none(), "nobody needs them yet");
+        client.authorities.load();
+        assert!(client.authorities.verifier.get().is_some());
+    }
 }

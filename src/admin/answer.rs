@@ -83,6 +83,11 @@ pub(crate) fn busy() -> AdminReply {
     api_error(&ApiError::new(ErrorCode::AdminUnavailable, "too many admin calls wait for workers; try again"))
 }
 
+pub(crate) fn handing_over() -> AdminReply {
+    let why = "another process is taking over from this one; try again";
+    api_error(&ApiError::new(ErrorCode::AdminUnavailable, why))
+}
+
 pub(crate) fn shutting_down() -> AdminReply {
     api_error(&ApiError::new(ErrorCode::ShuttingDown, "the gateway is shutting down"))
 }

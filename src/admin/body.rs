@@ -10,6 +10,8 @@ use serde_json::Value;
 
 use crate::control::config::ControlConfig;
 use crate::control::limits::CHECK_INTERVAL_MIN;
+use crate::control::limits::DECLARED_BYTES_MAX;
+use crate::control::limits::LABELS_BYTES_MAX;
 use crate::control::limits::LABELS_MAX;
 use crate::control::state::start::is_key;
 use crate::control::url::UrlError;
@@ -74,8 +76,16 @@ pub(crate) fn new_worker(body: &[u8], config: &ControlConfig) -> Result<WorkerSp
     if spec.model_id.as_ref().is_some_and(|model| model.is_empty() || model.len() > NAME_BYTES_MAX) {
         return Err(about("model_id", format!("must have 1 to {NAME_BYTES_MAX} bytes")));
     }
+    let mut declared_bytes = 0;
     for name in DECLARED {
-        spec.declared.extend(fields.text(name)?.map(|value| (name, value.to_owned())));
+        let Some(value) = fields.text(name)? else { continue };
+        declared_bytes += value.len();
+        if declared_bytes > DECLARED_BYTES_MAX {
+            let names = DECLARED.join(", ");
+            let what = format!("is too long: {names} may have {DECLARED_BYTES_MAX} bytes together");
+            return Err(about(name, what));
+        }
+        spec.declared.insert(name, value.to_owned());
     }
     fields.change(&mut spec)?;
     Ok(spec)
@@ -175,7 +185,15 @@ fn read_labels(labels: &Value) -> Result<BTreeMap<String, String>> {
     let labels = labels.as_object().filter(|labels| labels.len() <= LABELS_MAX).ok_or_else(error)?;
     let label =
         |(name, value): (&String, &Value)| Ok((name.clone(), value.as_str().ok_or_else(error)?.to_owned()));
-    labels.iter().map(label).collect()
+    let labels: BTreeMap<String, String> = labels.iter().map(label).collect::<Result<_>>()?;
+    let bytes: usize = labels.iter().map(|(name, value)| name.len() + value.len()).sum();
+    if bytes > LABELS_BYTES_MAX {
+        return Err(about(
+            "labels",
+            format!("are too long: they may have {LABELS_BYTES_MAX} bytes together"),
+        ));
+    }
+    Ok(labels)
 }
 
 fn about(param: &'static str, what: String) -> BodyError {

@@ -8,6 +8,9 @@ use fleet::decision::Evidence;
 use fleet::decision::Reason;
 use fleet::tree::HolderId;
 
+use crate::control::limits::CALLS_PARALLEL_MAX;
+use crate::control::limits::CALLS_WAITING_MAX;
+use crate::control::limits::PUBLIC_CALLS_WAITING_MAX;
 use crate::control::rig::POLL_INTERVAL;
 use crate::control::rig::Rig;
 use crate::control::rig::STARTUP_TIMEOUT;
@@ -297,6 +300,24 @@ fn the_first_router_spoke_in_text() {
         check(&mut rig, ("POST", "/remove_worker?url=http://10.0.0.2:8000", ""), 200, TEXT, removed);
     }
     check(&mut rig, ("POST", "/remove_worker", ""), 400, TEXT, required);
+}
+
+#[test]
+fn calls_that_anybody_may_make_keep_no_admin_waiting() {
+    let mut rig = Rig::ready(&[A]);
+    let waiting: Vec<_> =
+        (0..PUBLIC_CALLS_WAITING_MAX).map(|_| rig.send("GET", "/get_model_info", "")).collect();
+    let mut one_more = rig.send("GET", "/get_model_info", "");
+    assert_eq!(answer(&mut one_more).map(|reply| reply.status), Some(503));
+    let mut admins: Vec<_> = (0..CALLS_WAITING_MAX).map(|_| rig.send("GET", "/get_loads", "")).collect();
+    let mut one_more = rig.send("POST", "/flush_cache", "");
+    assert_eq!(answer(&mut one_more).map(|reply| reply.status), Some(503));
+    assert_eq!(rig.tasks.len(), CALLS_PARALLEL_MAX, "services are asked for all the others");
+    rig.settle();
+    admins.extend(waiting);
+    for mut waiting in admins {
+        assert_eq!(answer(&mut waiting).map(|reply| reply.status), Some(200));
+    }
 }
 
 #[test]

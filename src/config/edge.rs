@@ -23,7 +23,7 @@ pub(super) fn tls(flags: &TlsFlags) -> Result<Tls, Failure> {
         .map_err(|error| Failure::usage(format!("--tls-cert-path, --tls-key-path: {error}")))?;
     let client = tls::client(&flags.ca_cert_paths, client)
         .map_err(|error| Failure::usage(format!("--ca-cert-paths, --client-cert-path: {error}")))?;
-    Ok(Tls { server, client })
+    Ok(Tls { server: server.map(Arc::new), client })
 }
 
 /// The counts of connections by address, if they have a bound.

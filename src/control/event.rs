@@ -53,6 +53,8 @@ pub enum Event {
     Reload(Box<ControlConfig>),
     /// Another process wants to know everything.
     Export(Sender<Box<Export>>),
+    /// That process will not serve: this one goes on.
+    NotHandedOver,
     /// That process serves now.
     HandedOver,
     /// Somebody wants to see that control is alive.

@@ -6,8 +6,12 @@ use std::time::Duration;
 pub(crate) const WORKERS_MAX: usize = 16_384;
 /// Model names that get a pool of their own, over the life of the process: each costs counters on every shard.
 pub(crate) const MODELS_MAX: usize = 1024;
-/// Calls to services that an admin answer waits for; beyond it 503.
+/// Calls of the control plane that wait for workers; beyond it 503.
 pub(crate) const CALLS_WAITING_MAX: usize = 16;
+/// The same of calls that anybody may make: a bound of their own, so that they keep no admin waiting.
+pub(crate) const PUBLIC_CALLS_WAITING_MAX: usize = 16;
+/// All of these at services at once.
+pub(crate) const CALLS_PARALLEL_MAX: usize = CALLS_WAITING_MAX + PUBLIC_CALLS_WAITING_MAX;
 /// Failed registrations remembered, so that their ids can be asked for.
 pub(crate) const FAILED_JOBS_MAX: usize = 1024;
 /// How long a failed registration is remembered, as SGLang's gateway does.
@@ -20,6 +24,11 @@ pub(crate) const WORKER_URL_BYTES_MAX: usize = 2048;
 pub(crate) const KEY_BYTES_MAX: usize = 4096;
 /// Labels of one worker.
 pub(crate) const LABELS_MAX: usize = 64;
+/// Bytes of their names and values together. With this and the next bound, whatever is registered can be handed over:
+/// it fits a frame, however it is escaped there.
+pub(crate) const LABELS_BYTES_MAX: usize = 32 * 1024;
+/// Bytes of the fields together that a worker is registered with and that are only shown.
+pub(crate) const DECLARED_BYTES_MAX: usize = 64 * 1024;
 
 /// First pause between two attempts to reach a new worker; it doubles.
 pub(crate) const BACKOFF_FIRST: Duration = Duration::from_millis(200);

@@ -96,6 +96,8 @@ pub struct State {
     uuids: SmallRng,
     health_endpoint: Arc<str>,
     shutdown: Shutdown,
+    /// Another process has been told everything, and may come to serve: a change that is made now would be lost there.
+    is_told: bool,
     drain_check_due: Option<Duration>,
     upkeep: Upkeep,
     /// Who the workers of the process before are now, until all of it is taken over.
@@ -158,6 +160,7 @@ impl State {
             uuids: SmallRng::seed_from_u64(config.seed ^ SALT_UUIDS),
             health_endpoint: config.health.endpoint.as_str().into(),
             shutdown: Shutdown::Running,
+            is_told: false,
             drain_check_due: None,
             upkeep: Upkeep::default(),
             successors: Successors::default(),
@@ -214,6 +217,7 @@ impl State {
             Event::Called { ticket, answers } => self.called(ticket, &answers, orders),
             Event::Reload(config) => self.reload(*config, now, orders),
             Event::Export(to) => orders.push(Order::Export { to, export: Box::new(self.export(now)) }),
+            Event::NotHandedOver => self.is_told = false,
             Event::HandedOver => self.handed_over(now, orders),
             Event::Ping => {}
             Event::Terminate => self.terminate(now, orders),

@@ -99,6 +99,14 @@ impl Question {
             Self::ModelInfo => &["/get_model_info", "/model_info"],
         }
     }
+
+    /// Whether whoever may ask for inference may have it asked.
+    pub(crate) fn is_public(self) -> bool {
+        match self {
+            Self::FlushCache | Self::Load => false,
+            Self::ModelInfo => true,
+        }
+    }
 }
 
 // === impl Task ===

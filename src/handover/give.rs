@@ -33,6 +33,7 @@ use super::wire::Kind;
 use super::wire::Wire;
 use super::wire::WireError;
 use super::wire::json;
+use crate::Failure;
 use crate::control::event::Event;
 use crate::sockets::Sockets;
 use crate::systemd;
@@ -44,28 +45,38 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Longest wait until it serves: it has its whole state to build.
 const SERVING_PATIENCE: Duration = Duration::from_secs(60);
 
+/// The socket at which the next process asks: bound from the start, so that there is none of whose place nobody knows
+/// too late, and at its path once this process serves.
+#[derive(Debug)]
+pub(super) struct Door {
+    listener: UnixListener,
+    path: PathBuf,
+    /// Where it is until then.
+    aside: PathBuf,
+}
+
 /// What is needed to hand over.
 #[derive(Debug)]
-pub(crate) struct Giver {
-    pub(crate) path: PathBuf,
+pub(super) struct Giver {
     /// Copies of every listening socket, closed here when the process ends or has handed over.
-    pub(crate) sockets: Sockets,
-    pub(crate) lifecycle: Arc<Lifecycle>,
-    pub(crate) control: Sender<Event>,
+    pub(super) sockets: Sockets,
+    pub(super) lifecycle: Arc<Lifecycle>,
+    pub(super) control: Sender<Event>,
 }
 
 impl Giver {
-    /// Listens at the path, in place of whoever listened there, on a thread of its own.
+    /// Waits behind `door` for the next process, on a thread of its own.
     ///
     /// # Errors
-    /// When there cannot be a socket at that path.
-    pub(crate) fn spawn(self) -> io::Result<()> {
-        let listener = listen(&self.path)?;
-        std::thread::Builder::new().name("handover".to_owned()).spawn(move || self.run(&listener))?;
+    /// When the door cannot be put in its place, or there is no thread.
+    pub(super) fn spawn(self, door: Door) -> io::Result<()> {
+        let name = "handover".to_owned();
+        let (path, listener) = door.open()?;
+        std::thread::Builder::new().name(name).spawn(move || self.run(&path, &listener))?;
         Ok(())
     }
 
-    fn run(self, listener: &UnixListener) {
+    fn run(self, path: &Path, listener: &UnixListener) {
         while self.lifecycle.phase() == Phase::Running {
             let mut waiting = [PollFd::new(listener, PollFlags::IN)];
             if !matches!(rustix::event::poll(&mut waiting, Some(&LOOK_PAUSE)), Ok(1..)) {
@@ -74,11 +85,15 @@ impl Giver {
             let Ok((stream, _)) = listener.accept() else { continue };
             match self.hand_over(stream) {
                 Ok(pid) => return info!(pid, "handed over"),
-                Err(error) => warn!(%error, "no handover: this process goes on"),
+                Err(error) => {
+                    // Control ends later than this thread does.
+                    let _ = self.control.send(Event::NotHandedOver);
+                    warn!(%error, "no handover: this process goes on");
+                }
             }
         }
         // Whoever is started now finds nobody to take over from.
-        let _ = std::fs::remove_file(&self.path);
+        let _ = std::fs::remove_file(path);
     }
 
     fn hand_over(&self, stream: UnixStream) -> Result<u32, WireError> {
@@ -152,9 +167,41 @@ impl Giver {
     }
 }
 
-/// A socket at `path` that only this user may open.
+impl Door {
+    /// Binds a socket beside `path`, which only this user may open.
+    ///
+    /// # Errors
+    /// When there cannot be a socket there.
+    pub(super) fn bind(path: &Path) -> Result<Self, Failure> {
+        // Two processes that want to take over at once do not meet here.
+        let mut aside = path.as_os_str().to_owned();
+        aside.push(format!(".{}", std::process::id()));
+        let aside = PathBuf::from(aside);
+        let listener = listen(&aside)
+            .map_err(|error| Failure::usage(format!("--handover-socket {}: {error}", path.display())))?;
+        Ok(Self { listener, path: path.to_owned(), aside })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Puts the socket at its path, in place of whoever listened there.
+    fn open(self) -> io::Result<(PathBuf, UnixListener)> {
+        std::fs::rename(&self.aside, &self.path)?;
+        Ok((self.path.clone(), self.listener.try_clone()?))
+    }
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        // Gone, if it was opened.
+        let _ = std::fs::remove_file(&self.aside);
+    }
+}
+
 fn listen(path: &Path) -> io::Result<UnixListener> {
-    // Nobody listens there any more: who did was asked before.
+    // A process that had this one's id may have left it.
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         Ok(()) | Err(_) => {}

@@ -5,19 +5,15 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::process::Stdio;
 
-use tokio::signal::unix::SignalKind;
-use tokio::signal::unix::signal;
+use tokio::signal::unix::Signal;
 use tracing::info;
 use tracing::warn;
 
-/// Starts a successor at every SIGUSR2. `argv` is this process's command line.
-pub(crate) async fn watch(argv: Vec<String>) {
+/// Starts a successor at every signal. `argv` is this process's command line.
+pub(crate) async fn watch(argv: Vec<String>, mut signals: Signal) {
     // As it is now: once the file is replaced, the system calls this one deleted.
     let Ok(program) = std::env::current_exe() else {
         return warn!("it is not known which program this is: SIGUSR2 has no effect");
-    };
-    let Ok(mut signals) = signal(SignalKind::user_defined2()) else {
-        return warn!("SIGUSR2 cannot be watched");
     };
     while signals.recv().await.is_some() {
         start(&program, &argv);

@@ -48,7 +48,7 @@ pub(crate) struct Inheritance {
 ///
 /// # Errors
 /// When there is one and it does not hand over: then it still runs, and this one must not.
-pub(crate) fn find(path: &Path) -> Result<Option<Inheritance>, Failure> {
+pub(super) fn find(path: &Path) -> Result<Option<Inheritance>, Failure> {
     let stream = match UnixStream::connect(path) {
         Ok(stream) => stream,
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
@@ -125,6 +125,11 @@ impl Inheritance {
 
     pub(crate) fn pid(&self) -> u32 {
         self.welcome.pid
+    }
+
+    /// Whether one of its workers is reached by TLS.
+    pub(crate) fn has_tls_workers(&self) -> bool {
+        self.workers.iter().any(|worker| worker.url.starts_with("https:"))
     }
 
     pub(crate) fn block_seed(&self) -> u64 {

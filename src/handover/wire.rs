@@ -26,8 +26,9 @@ use rustix::net::SendFlags;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// Longest frame: the largest node of a prefix tree, which every worker holds, fits twice.
-const FRAME_BYTES_MAX: usize = 1024 * 1024;
+/// Longest frame: the largest node of a prefix tree, which every worker holds, fits twice, and
+/// whatever may be registered of a worker.
+pub(crate) const FRAME_BYTES_MAX: usize = 1024 * 1024;
 /// Bytes collected before a frame of many small things leaves.
 pub(super) const FRAME_BYTES: usize = 128 * 1024;
 /// Descriptors that came and were not asked for yet; each comes with a frame of its own.

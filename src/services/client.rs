@@ -12,7 +12,6 @@ use reqwest::dns::Name;
 use reqwest::dns::Resolve;
 use reqwest::dns::Resolving;
 use reqwest::header::AUTHORIZATION;
-use rustls::ClientConfig;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tracing::debug;
@@ -24,6 +23,8 @@ use crate::control::task::Lookup;
 use crate::control::task::Question;
 use crate::control::task::Target;
 use crate::services::limits;
+use crate::tls;
+use crate::tls::Authorities;
 
 const NOT_FOUND: u16 = 404;
 
@@ -32,6 +33,7 @@ const NOT_FOUND: u16 = 404;
 pub(crate) struct Client {
     http: reqwest::Client,
     destinations: Destinations,
+    authorities: Arc<Authorities>,
 }
 
 // === impl Probe ===
@@ -45,9 +47,10 @@ impl Probe {
 // === impl Client ===
 
 impl Client {
-    pub(crate) fn try_new(destinations: Destinations, tls: &ClientConfig) -> reqwest::Result<Self> {
+    pub(crate) fn try_new(destinations: Destinations, tls: &tls::Client) -> reqwest::Result<Self> {
+        let authorities = Arc::clone(&tls.authorities);
         // HTTP/1.1 is all that is needed here.
-        let mut tls = tls.clone();
+        let mut tls = rustls::ClientConfig::clone(&tls.config);
         tls.alpn_protocols = vec![b"http/1.1".to_vec()];
         // Connections are not kept: a check on a kept connection would not notice a worker that takes no new ones.
         let http = reqwest::Client::builder()
@@ -58,11 +61,17 @@ impl Client {
             .dns_resolver(Lookups(destinations))
             .user_agent(concat!("ringway/", env!("CARGO_PKG_VERSION")))
             .build()?;
-        Ok(Self { http, destinations })
+        Ok(Self { http, destinations, authorities })
     }
 
     /// Looks a worker up, if needed, and asks for its health, if `path` says where.
     pub(crate) async fn probe(&self, target: &Target, path: Option<&str>, lookup: Lookup) -> Probe {
+        if target.url.starts_with("https:") {
+            // Before shards are given this worker, and not here: files may lie on a disk that does not answer.
+            let authorities = Arc::clone(&self.authorities);
+            let loaded = tokio::task::spawn_blocking(move || authorities.load()).await;
+            debug_assert!(loaded.is_ok(), "reading authorities does not panic");
+        }
         let addresses = match lookup {
             Lookup::Needless => None,
             Lookup::Needed => match self.resolve(target).await {

@@ -32,11 +32,14 @@ const SGLANG: fake_worker::Table = &[
     ("GET /get_load", 200, r#"[{"num_tokens":3}]"#),
 ];
 
+fn spawned(results: Sender<Event>, extra: Vec<ExtraTask>) -> (ServicesHandle, JoinHandle<()>) {
+    let tls = tls::client(&[], None).expect("no files");
+    Services::new().and_then(|new| new.spawn(results, Destinations::Usual, &tls, extra)).expect("a thread")
+}
+
 fn services() -> (ServicesHandle, Receiver<Event>) {
     let (results, inbox) = crossbeam_channel::bounded(1);
-    let (handle, _thread) =
-        spawn(results, Destinations::Usual, &crate::tls::client(&[], None).expect("no files"), Vec::new())
-            .expect("a thread");
+    let (handle, _thread) = spawned(results, Vec::new());
     (handle, inbox)
 }
 
@@ -196,10 +199,26 @@ fn the_thread_ends_with_its_handle_and_runs_extra_tasks_until_then() {
             std::future::pending::<()>().await;
         })
     });
-    let (handle, thread) =
-        spawn(results, Destinations::Usual, &crate::tls::client(&[], None).expect("no files"), vec![extra])
-            .expect("a thread");
+    let (handle, thread) = spawned(results, vec![extra]);
     is_started.recv_timeout(PATIENCE).expect("the extra task runs");
     drop(handle);
     thread.join().expect("it ends in order");
+}
+
+#[test]
+fn a_signal_before_the_first_turn_is_not_lost() {
+    let services = Services::new().expect("a runtime");
+    let mut signals = services.catch(SignalKind::hangup()).expect("it can be caught");
+    rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::HUP).expect("our own");
+    let (results, _inbox) = crossbeam_channel::bounded(1);
+    let (heard, is_heard) = crossbeam_channel::bounded(1);
+    let extra: ExtraTask = Box::new(move || {
+        Box::pin(async move {
+            signals.recv().await.expect("it is caught");
+            heard.send(()).expect("the test waits");
+        })
+    });
+    let tls = tls::client(&[], None).expect("no files");
+    let _thread = services.spawn(results, Destinations::Usual, &tls, vec![extra]).expect("a thread");
+    is_heard.recv_timeout(PATIENCE).expect("the signal arrives");
 }

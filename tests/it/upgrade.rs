@@ -12,6 +12,8 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::thread::JoinHandle;
 
+use rustix::process::Pid;
+use rustix::process::kill_process;
 use testkit::client::Client;
 use testkit::client::Request;
 use testkit::gateway::Gateway;
@@ -247,6 +249,110 @@ fn connect(path: &Path) -> UnixStream {
     wait::some("the socket", || UnixStream::connect(path).ok())
 }
 
+/// Takes everything that the process at `path` tells, and says nothing more.
+#[track_caller]
+fn told(path: &Path) -> UnixStream {
+    let mut heir = connect(path);
+    heir.write_all(&hello(1)).expect("it listens");
+    let mut kinds = Vec::new();
+    while kinds.last() != Some(&END) {
+        let mut head = [0; 8];
+        heir.read_exact(&mut head).expect("a frame");
+        let word = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
+        kinds.push(word(0));
+        let mut body = vec![0; word(4) as usize];
+        heir.read_exact(&mut body).expect("its body");
+    }
+    heir
+}
+
+#[test]
+fn the_fleet_is_not_changed_while_another_process_has_been_told_of_it() {
+    let [worker, other] = [Worker::answering(), Worker::answering()];
+    let place = Place::new();
+    let gateway = place.given_to(PLAIN.launch()).worker(worker.url()).start();
+    let id = gateway.workers()[0]["id"].as_str().expect("an id").to_owned();
+    let add = Request::json("/workers", format!("{{\"url\":{:?}}}", other.url()));
+    let heir = told(&place.0);
+    for request in [
+        add.clone(),
+        Request::json(&format!("/workers/{id}"), "{\"priority\":1}").method("PUT"),
+        Request::json(&format!("/workers/{id}"), "").method("DELETE"),
+        Request::json(&format!("/add_worker?url={}", other.url()), ""),
+        Request::json(&format!("/remove_worker?url={}", worker.url()), ""),
+    ] {
+        let refused = gateway.ask(&request);
+        assert_eq!(refused.error_code().as_deref(), Some("admin_unavailable"), "{refused:?}");
+        assert_eq!((refused.status, refused.headers.get("retry-after")), (503, Some("1")), "{refused:?}");
+    }
+    assert_eq!(gateway.workers().len(), 1, "it can be looked at, and is as it was");
+    assert_eq!(gateway.ask(&chat("hello")).status, 200);
+    drop(heir);
+    wait::until("the process goes on as before", || gateway.ask(&add).status == 202);
+    gateway.wait_healthy(2);
+}
+
+#[test]
+fn a_process_that_nobody_could_follow_does_not_take_over() {
+    const SOCKET_PATH_BYTES_MAX: usize = 107;
+    let place = Place::new();
+    let launch = PLAIN.launch();
+    let gateway = place.given_to(launch.clone()).start_listening();
+    // The same socket by another name, beside which none can be bound: its name would be too long.
+    let (dir, name) = (place.0.parent().expect("a directory"), place.0.file_name().expect("a name"));
+    let (dir, name) = (dir.to_str().expect("text"), name.to_str().expect("text"));
+    let padding = "/.".repeat((SOCKET_PATH_BYTES_MAX - dir.len() - name.len() - 1) / 2);
+    let ended = launch.flag("--handover-socket", format!("{dir}{padding}/{name}")).run_to_end();
+    assert_eq!((ended.code, ended.stderr.len()), (Some(2), 1), "{:?}", ended.stderr);
+    assert!(ended.stderr[0].contains("--handover-socket"), "{:?}", ended.stderr);
+    assert!(!gateway.has_logged(&["takes over"]), "it was not even asked");
+    assert_eq!(gateway.get("/health").status, 200);
+}
+
+/// A process that no test has started itself.
+struct Successor(Pid);
+
+impl Drop for Successor {
+    fn drop(&mut self) {
+        // Ended already, perhaps.
+        let _ = kill_process(self.0, Signal::KILL);
+    }
+}
+
+#[test]
+fn a_signal_starts_a_successor_that_takes_over() {
+    let worker = Worker::answering();
+    let place = Place::new();
+    let mut gateway = place.given_to(PLAIN.launch()).worker(worker.url()).start();
+    let load = Load::start(&gateway, 2);
+    gateway.signal(Signal::USR2);
+    let line = wait::some("a successor", || {
+        gateway.stdout().into_iter().find(|line| line.contains("a successor was started"))
+    });
+    let digits = line.split("pid=").nth(1).expect("its id").split_whitespace().next().expect("a word");
+    let successor = Successor(Pid::from_raw(digits.parse().expect("a number")).expect("an id"));
+    // It writes where the one before writes.
+    wait::until("it serves", || gateway.has_logged(&["listens", "after="]));
+    assert_eq!(gateway.wait_exit().code(), Some(0), "{:?}", gateway.stdout());
+    assert!(load.stop() > 0);
+    assert_eq!(gateway.workers()[0]["is_healthy"], true, "its successor answers in its place");
+    kill_process(successor.0, Signal::TERM).expect("it runs");
+    wait::until("it has ended", || Client::try_connect(gateway.addr()).is_err());
+}
+
+#[test]
+fn a_successor_that_cannot_start_leaves_the_process_as_it_is() {
+    let place = Place::new();
+    let file = place::temporary("settings");
+    std::fs::write(&file, "").expect("the temporary directory can be written");
+    let gateway = place.given_to(PLAIN.launch()).flag("--config", file.display()).start_listening();
+    std::fs::write(&file, "no-such-flag = 1").expect("the temporary directory can be written");
+    gateway.signal(Signal::USR2);
+    wait::until("its end is told", || gateway.has_logged(&["the successor has ended"]));
+    assert_eq!(gateway.get("/health").status, 200);
+    std::fs::remove_file(file).expect("it is there");
+}
+
 #[test]
 fn whoever_comes_and_does_not_serve_changes_nothing() {
     let worker = Worker::answering();
@@ -275,18 +381,7 @@ fn whoever_comes_and_does_not_serve_changes_nothing() {
     });
 
     // One that has all there is to have, sockets included, and dies before it serves.
-    let mut heir = connect(&place.0);
-    heir.write_all(&hello(1)).expect("it listens");
-    let mut kinds = Vec::new();
-    while kinds.last() != Some(&END) {
-        let mut head = [0; 8];
-        heir.read_exact(&mut head).expect("a frame");
-        let word = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
-        kinds.push(word(0));
-        let mut body = vec![0; word(4) as usize];
-        heir.read_exact(&mut body).expect("its body");
-    }
-    drop(heir);
+    drop(told(&place.0));
     wait::until("that is told too", || {
         gateway.stdout().iter().filter(|line| line.contains("no handover")).count() >= 6
     });

@@ -10,7 +10,7 @@ use futures_channel::oneshot;
 use super::*;
 use crate::control::destination::Destinations;
 use crate::control::rig::config;
-use crate::services;
+use crate::services::Services;
 use crate::services::fake_worker;
 
 const WORKER: fake_worker::Table =
@@ -36,13 +36,10 @@ impl Running {
         let (reports, reports_inbox) = bounded(8);
         let (admin, admin_inbox) = bounded(8);
         let (events, results) = bounded(limits::RESULTS_QUEUED_MAX);
-        let (handle, services) = services::spawn(
-            events.clone(),
-            Destinations::Usual,
-            &crate::tls::client(&[], None).expect("no files"),
-            Vec::new(),
-        )
-        .expect("a thread");
+        let tls = crate::tls::client(&[], None).expect("no files");
+        let (handle, services) = Services::new()
+            .and_then(|new| new.spawn(events.clone(), Destinations::Usual, &tls, Vec::new()))
+            .expect("a thread");
         let doors = Doors {
             reports: reports_inbox,
             admin: admin_inbox,

@@ -14,6 +14,7 @@ use crate::admin::answer;
 use crate::admin::fan_out;
 use crate::control::event::Failure;
 use crate::control::limits::CALLS_WAITING_MAX;
+use crate::control::limits::PUBLIC_CALLS_WAITING_MAX;
 use crate::control::task::Question;
 use crate::control::task::Task;
 
@@ -32,6 +33,14 @@ struct Call {
     to: oneshot::Sender<AdminReply>,
 }
 
+impl Calls {
+    fn has_room(&self, question: Question) -> bool {
+        let is_public = question.is_public();
+        let alike = self.waiting.values().filter(|call| call.question.is_public() == is_public).count();
+        alike < if is_public { PUBLIC_CALLS_WAITING_MAX } else { CALLS_WAITING_MAX }
+    }
+}
+
 impl State {
     /// Asks `workers`, which must be registered, and has `to` answered with what they say.
     pub(crate) fn ask(
@@ -41,7 +50,7 @@ impl State {
         to: oneshot::Sender<AdminReply>,
         orders: &mut Vec<Order>,
     ) {
-        if self.calls.waiting.len() >= CALLS_WAITING_MAX {
+        if !self.calls.has_room(question) {
             return orders.push(Order::Reply { to, reply: answer::busy() });
         }
         let entries =

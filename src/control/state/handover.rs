@@ -68,8 +68,15 @@ impl Successors {
 }
 
 impl State {
+    /// Whether the fleet may be changed by a call: not from the moment on at which another process has been told of it,
+    /// unless that one does not come to serve.
+    pub(crate) fn may_change(&self) -> bool {
+        !self.is_told
+    }
+
     /// Everything that the next process has to know.
     pub(super) fn export(&mut self, now: Duration) -> Export {
+        self.is_told = true;
         let policy =
             |entry: &super::Entry| entry.models.first().map(|model| self.models.get(model).policy.name());
         Export {

@@ -62,6 +62,13 @@ impl Request {
         Request::new("POST", target).header("content-type", "application/json").body(body)
     }
 
+    /// The same with another method.
+    pub fn method(mut self, method: &str) -> Request {
+        let rest = self.head.split_once(' ').map_or("", |(_, rest)| rest);
+        self.head = format!("{method} {rest}");
+        self
+    }
+
     /// Adds a header line.
     pub fn header(mut self, name: &str, value: &str) -> Request {
         self.head.push_str(&format!("{name}: {value}\r\n"));
