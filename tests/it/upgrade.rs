@@ -346,6 +346,8 @@ fn a_successor_that_cannot_start_leaves_the_process_as_it_is() {
     let file = place::temporary("settings");
     std::fs::write(&file, "").expect("the temporary directory can be written");
     let gateway = place.given_to(PLAIN.launch()).flag("--config", file.display()).start_listening();
+    // Whoever can connect may still be too early for a signal.
+    wait::until("it is ready", || gateway.has_logged(&["listens"]));
     std::fs::write(&file, "no-such-flag = 1").expect("the temporary directory can be written");
     gateway.signal(Signal::USR2);
     wait::until("its end is told", || gateway.has_logged(&["the successor has ended"]));
