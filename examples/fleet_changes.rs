@@ -89,6 +89,7 @@ fn config(workers: u32, policy: &str) -> ControlConfig {
         eviction_interval: Duration::from_secs(120),
         breaker: None,
         recovery_ramp: Duration::ZERO,
+        pace: None,
         drain_settle: Duration::ZERO,
         worker_failures_max: 3,
         shutdown_grace: Duration::from_secs(180),

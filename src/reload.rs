@@ -56,7 +56,7 @@ const FLAGS: [&str; 24] = [
     "--worker-urls",
 ];
 /// Beginnings of names of which all may change.
-const GROUPS: [&str; 12] = [
+const GROUPS: [&str; 13] = [
     "--cb-",
     "--health-",
     "--max-payload-size",
@@ -67,6 +67,7 @@ const GROUPS: [&str; 12] = [
     "--request-id-headers",
     "--retry-",
     "--shutdown-grace-period-secs",
+    "--slow-worker-factor",
     "--stream-resume",
     "--tenant-api-key",
 ];

@@ -345,6 +345,7 @@ pub(crate) fn control_config(
         load_monitor_interval: fleet.load_monitor_interval,
         breaker: fleet.breaker,
         recovery_ramp: fleet.recovery_ramp,
+        pace: fleet.pace,
         worker_failures_max: fleet.worker_failures_max,
         drain_settle: fleet.drain_settle,
         shutdown_grace: fleet.shutdown_grace,

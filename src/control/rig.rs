@@ -93,6 +93,7 @@ pub(crate) fn config(worker_urls: &[&str]) -> ControlConfig {
         load_monitor_interval: Some(POLL_INTERVAL),
         breaker: Some(BREAKER),
         recovery_ramp: Duration::ZERO,
+        pace: None,
         worker_failures_max: 3,
         drain_settle: Duration::ZERO,
         shutdown_grace: Duration::from_secs(180),

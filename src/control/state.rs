@@ -43,6 +43,7 @@ use crate::control::worker::Entry;
 
 mod calls;
 mod circuits;
+mod ejection;
 pub(crate) mod engine_cost;
 pub(crate) mod handover;
 mod loads;

@@ -15,9 +15,11 @@ use crate::control::rig::text;
 use crate::control::worker::Stage;
 
 mod circuits;
+mod ejection;
 mod faults;
 mod handover;
 mod loads;
+mod picks;
 mod routing;
 mod simulation;
 mod upkeep;
