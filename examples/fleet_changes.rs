@@ -124,7 +124,7 @@ impl Bench {
         }
         if let Some(snapshot) = self.state.publication(self.now) {
             self.snapshot = black_box(snapshot);
-            self.state.published();
+            self.state.admit_newcomers();
         }
         self.times.entry(kind).or_default().push(begin.elapsed().as_nanos());
     }

@@ -266,7 +266,7 @@ fn first_state(
     }
     let snapshot = state.first_publication(start.elapsed());
     // No shard runs yet: all of them begin with it.
-    state.published();
+    state.admit_newcomers();
     Ok((state, snapshot))
 }
 

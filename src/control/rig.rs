@@ -134,8 +134,8 @@ impl Rig {
         }
         let publication = self.state.publication(self.now);
         let has_published = publication.is_some();
+        self.state.admit_newcomers();
         self.snapshot = publication.unwrap_or_else(|| self.snapshot.clone());
-        self.state.published();
         for order in orders {
             match order {
                 Order::Reply { to, reply } => drop(to.send(reply)),

@@ -252,9 +252,9 @@ impl State {
         pools.iter().find(|pool| pool.block_seed as u32 == hash).map_or("", |pool| &pool.model)
     }
 
-    /// Has whoever joined be chosen. To be called once shards can see the publication.
-    pub fn published(&mut self) {
-        self.publisher.published();
+    /// Has whoever joined be chosen by those who see the publication. To be called just before they can.
+    pub fn admit_newcomers(&mut self) {
+        self.publisher.admit_newcomers();
     }
 
     /// Notes that what is published of a worker has changed.
