@@ -133,6 +133,7 @@ async fn tick_until_done(shard: &Rc<Shard>, accepting: &[Rc<Slot>]) {
         shard.stats.ticks_total.add(1);
         shard.take_settings();
         shard.ports.flush(&shard.stats);
+        shard.ports.flush_spans(&shard.stats);
         // Loading also lets go of the previous snapshot when nothing else does.
         let fleet = shard.fleet();
         let is_registered = |id| fleet.worker(id).is_some();
@@ -155,6 +156,7 @@ async fn tick_until_done(shard: &Rc<Shard>, accepting: &[Rc<Slot>]) {
         if is_done {
             // What the sweep woke still says goodbye.
             monoio::time::sleep(limits::TICK).await;
+            shard.ports.flush_spans(&shard.stats);
             return;
         }
     }
