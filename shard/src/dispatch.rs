@@ -218,8 +218,7 @@ impl Setback {
         debug!(worker = %leg.worker().url, status, "attempt answered with an error");
         let retry_after = retry_after.unwrap_or_default();
         if retry::is_back_pressure(status) {
-            let mut full = shard.full_workers.borrow_mut();
-            full.press(&leg.shared_worker(), retry_after, shard.clock.coarse_ms());
+            leg.press(shard, retry_after);
         }
         Err(Self { cause: Cause::Answered(Box::new(answered)), retry_after })
     }

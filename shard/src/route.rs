@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 use std::time::Instant;
 
 use api::endpoint::PromptShape;
@@ -107,6 +108,11 @@ impl Leg {
     /// Said before the last bytes go to the client, so that who asks again upon its answer finds the worker free.
     pub(crate) fn release(&mut self) {
         self.hold.release();
+    }
+
+    /// The worker answered that it has enough to do, and to be left alone for so long: it counts as full for a while.
+    pub(crate) fn press(&self, shard: &Shard, retry_after: Duration) {
+        shard.full_workers.borrow_mut().press(self.hold.worker(), retry_after, shard.clock.coarse_ms());
     }
 
     /// Says what the request showed about its worker. The first word counts.

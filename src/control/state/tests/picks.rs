@@ -87,7 +87,8 @@ fn an_open_breaker_is_never_asked_and_its_worker_is_remembered_for_nothing() {
 fn a_breaker_is_not_asked_before_its_pause_is_over() {
     let mut rig = rig("round_robin", &[A, B]);
     let (broken, well) = (worker(&rig, A), worker(&rig, B));
-    (open(&broken), open(&well));
+    open(&broken);
+    open(&well);
     let mut replica = Replica::new(1);
     rig.pass(Duration::from_millis(BREAKER.open_ms - 1));
     assert_eq!(broken.cells.breaker().circuit(), Circuit::Open);
