@@ -50,7 +50,8 @@ pub struct FullWorkers(Vec<Arc<Worker>>);
 
 impl Pressure {
     /// Whether the worker counts as full.
-    pub fn is_full(&self) -> bool {
+    #[cfg(test)]
+    fn is_full(&self) -> bool {
         State::unpack(self.0.load(Acquire)).until_ms != 0
     }
 

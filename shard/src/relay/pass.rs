@@ -260,7 +260,7 @@ impl Passage<'_, '_, '_> {
         if let Some(leg) = &mut self.trace.leg {
             leg.prompt_done();
         }
-        if relay.is_plain() {
+        if relay.is_plain() && self.trace.status < 400 {
             self.trace.answer_begun();
         }
         if relay.events() > pace.events {
