@@ -1,13 +1,14 @@
 //! Slow workers: they get no requests for a while, and then step by step their share again.
 //!
 //! Invariants
-//! - Of a model's workers that could get requests, never more than [`ejected_max`] are ejected: whoever leaves, fails or
+//! - Of a pool's workers that could get requests, never more than [`ejected_max`] are ejected: whoever leaves, fails or
 //!   is lost makes room by bringing an ejected one back.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use fleet::id::WorkerId;
+use fleet::snapshot::PoolName;
 use tracing::info;
 use tracing::warn;
 
@@ -19,7 +20,7 @@ use crate::control::pace::judge;
 use crate::control::worker::Entry;
 
 impl State {
-    /// Compares the workers of each model, and says when to do so next; none when nobody is compared.
+    /// Compares the workers of each pool, and says when to do so next; none when nobody is compared.
     pub(super) fn compare_paces(&mut self, now: Duration) -> Option<Duration> {
         let is_over = |entry: &&Entry| entry.pacing.ejected().is_some_and(|ejected| ejected.until <= now);
         let over: Vec<WorkerId> = self.registry.registered().filter(is_over).map(|entry| entry.id).collect();
@@ -43,7 +44,7 @@ impl State {
         Some(now + rules.window)
     }
 
-    /// Judges those of one model's workers that were measured, and ejects the slowest as far as may be.
+    /// Judges those of one pool's workers that were measured, and ejects the slowest as far as may be.
     fn compare(&mut self, peers: &[WorkerId], fresh: &[WorkerId], factor: f64, now: Duration) {
         let routable =
             peers.iter().filter_map(|&id| self.registry.get(id)).filter(|entry| entry.is_routable());
@@ -126,11 +127,13 @@ impl State {
         }
     }
 
-    /// Registered workers by their main model.
+    /// Registered workers by their main pool: workers of another role take other times.
     fn peers(&self) -> Vec<Vec<WorkerId>> {
-        let mut peers: BTreeMap<&str, Vec<WorkerId>> = BTreeMap::new();
-        for entry in self.registry.registered().filter(|entry| !entry.models.is_empty()) {
-            peers.entry(entry.model()).or_default().push(entry.id);
+        let mut peers: BTreeMap<&PoolName, Vec<WorkerId>> = BTreeMap::new();
+        for entry in self.registry.registered() {
+            if let Some(pool) = entry.pools.first() {
+                peers.entry(pool).or_default().push(entry.id);
+            }
         }
         peers.into_values().collect()
     }
