@@ -89,6 +89,7 @@ fn config(workers: u32, policy: &str) -> ControlConfig {
         eviction_interval: Duration::from_secs(120),
         breaker: None,
         recovery_ramp: Duration::ZERO,
+        pace: None,
         drain_settle: Duration::ZERO,
         worker_failures_max: 3,
         shutdown_grace: Duration::from_secs(180),
@@ -123,7 +124,7 @@ impl Bench {
         }
         if let Some(snapshot) = self.state.publication(self.now) {
             self.snapshot = black_box(snapshot);
-            self.state.published();
+            self.state.admit_newcomers();
         }
         self.times.entry(kind).or_default().push(begin.elapsed().as_nanos());
     }

@@ -32,6 +32,7 @@ use crate::Failure;
 use crate::cli::LaunchFlags;
 use crate::config::security::SecurityConfig;
 use crate::control::HealthConfig;
+use crate::control::pace::PaceRules;
 use crate::tls::Tls;
 
 /// Upper bounds of duration histograms in seconds, when none are given: the SGLang gateway's.
@@ -96,6 +97,7 @@ pub(crate) struct FleetConfig {
     pub(crate) load_monitor_interval: Option<Duration>,
     pub(crate) breaker: Option<BreakerRules>,
     pub(crate) recovery_ramp: Duration,
+    pub(crate) pace: Option<PaceRules>,
     pub(crate) worker_failures_max: u32,
     pub(crate) drain_settle: Duration,
     pub(crate) shutdown_grace: Duration,
@@ -346,6 +348,7 @@ fn fleet_config(flags: &LaunchFlags, rules: Rules) -> Result<FleetConfig, Failur
             .transpose()?,
         breaker: reliability::breaker(&flags.breakers)?,
         recovery_ramp: reliability::recovery_ramp(&flags.breakers),
+        pace: reliability::pace(&flags.breakers)?,
         worker_failures_max: workers.max_worker_retries,
         drain_settle: Duration::from_secs(flags.life.drain_settle_secs.min(SECONDS_MAX)),
         shutdown_grace: Duration::from_secs(flags.limits.shutdown_grace_period_secs.min(SECONDS_MAX)),

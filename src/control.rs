@@ -15,6 +15,7 @@ pub mod event;
 pub(crate) mod job;
 pub(crate) mod limits;
 pub(crate) mod models;
+pub mod pace;
 pub mod poll;
 pub(crate) mod publish;
 pub(crate) mod record;

@@ -55,7 +55,7 @@ const FLAGS: [&str; 24] = [
     "--worker-urls",
 ];
 /// Beginnings of names of which all may change.
-const GROUPS: [&str; 12] = [
+const GROUPS: [&str; 13] = [
     "--cb-",
     "--health-",
     "--max-payload-size",
@@ -66,6 +66,7 @@ const GROUPS: [&str; 12] = [
     "--request-id-headers",
     "--retry-",
     "--shutdown-grace-period-secs",
+    "--slow-worker-factor",
     "--stream-resume",
     "--tenant-api-key",
 ];

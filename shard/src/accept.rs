@@ -136,6 +136,8 @@ async fn tick_until_done(shard: &Rc<Shard>, accepting: &[Rc<Slot>]) {
         shard.ports.flush_spans(&shard.stats);
         // Loading also lets go of the previous snapshot when nothing else does.
         let fleet = shard.fleet();
+        let is_registered = |id| fleet.worker(id).is_some();
+        shard.full_workers.borrow_mut().let_off(shard.clock.coarse_ms(), is_registered);
         if ticks.is_multiple_of(limits::SWEEP_EVERY_TICKS) {
             let mut upstreams = shard.upstreams.borrow_mut();
             upstreams.sweep(&fleet, shard.clock.coarse_ms());

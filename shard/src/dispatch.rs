@@ -212,6 +212,9 @@ impl Setback {
         leg.judge(shard, retry::outcome_of(status));
         debug!(worker = %leg.worker().url, status, "attempt answered with an error");
         let retry_after = retry_after.unwrap_or_default();
+        if retry::is_back_pressure(status) {
+            leg.press(shard, retry_after);
+        }
         Err(Self { cause: Cause::Answered(Box::new(answered)), retry_after })
     }
 

@@ -28,6 +28,7 @@ use crate::client::Client;
 use crate::client::Next;
 use crate::dispatch;
 use crate::dispatch::Setback;
+use crate::finish::Takeover;
 use crate::finish::Trace;
 use crate::guard;
 use crate::guard::Caller;
@@ -273,7 +274,7 @@ async fn forward(
         let told = down.begun.as_mut().filter(|relay| relay.events() > 0);
         match told.map_or(Sequel::Repeat, |relay| relay.sequel(outgoing.body)) {
             Sequel::Repeat => {
-                shard.stats.streams_moved_total.add(1);
+                trace.takeover = Some(Takeover::Moved);
                 rest = None;
             }
             Sequel::None => {
@@ -282,7 +283,7 @@ async fn forward(
                 return relay::fail(shard, client, relay, &error, trace).await;
             }
             Sequel::Ask(body) => {
-                shard.stats.streams_resumed_total.add(1);
+                trace.takeover = Some(Takeover::Resumed);
                 rest = Some(body);
             }
             Sequel::End(events) => return relay::end(shard, client, &mut down, &events, trace).await,

@@ -35,6 +35,15 @@ pub(crate) enum End {
     Broken,
 }
 
+/// How far an answer was when its worker failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Takeover {
+    /// It had no token yet: another worker begins anew.
+    Moved,
+    /// It had some: another worker goes on.
+    Resumed,
+}
+
 /// What a request did, told when it is dropped.
 pub(crate) struct Trace<'a> {
     shard: &'a Rc<Shard>,
@@ -56,6 +65,8 @@ pub(crate) struct Trace<'a> {
     pub(crate) tokens: u32,
     pub(crate) leg: Option<Leg>,
     pub(crate) attempts: Attempts,
+    /// That another worker is to take over its answer, until that one has begun.
+    pub(crate) takeover: Option<Takeover>,
     /// Where it stands in a trace, if requests are traced.
     pub(crate) span: Option<SpanContext>,
     pub(crate) routed: Option<Instant>,
@@ -91,6 +102,7 @@ impl<'a> Trace<'a> {
             tokens: 0,
             leg: None,
             attempts: Attempts::default(),
+            takeover: None,
             span: None,
             routed: None,
             upstream_head: None,
@@ -98,6 +110,15 @@ impl<'a> Trace<'a> {
             status: 0,
             error: None,
             end: End::Open,
+        }
+    }
+
+    /// A worker has begun its answer: if it took over from another, that has come to pass.
+    pub(crate) fn answer_begun(&mut self) {
+        match self.takeover.take() {
+            None => {}
+            Some(Takeover::Moved) => self.shard.stats.streams_moved_total.add(1),
+            Some(Takeover::Resumed) => self.shard.stats.streams_resumed_total.add(1),
         }
     }
 

@@ -33,8 +33,13 @@ pub(crate) const EVENT_HELD_BYTES_MAX: usize = 256 * 1024;
 pub(crate) const RESUMED_TEXT_BYTES_MAX: usize = 1024 * 1024;
 /// Bodies up to this size are copied behind the head and leave in one piece.
 pub(crate) const BODY_COPIED_BYTES_MAX: usize = 8 * 1024;
-/// Workers whose circuit breaker may turn one request away before it is answered 503.
+/// Workers that may be chosen and not be had, because their circuit breaker turns the request away or another shard gave
+/// its key to somebody else, before the request is answered 503.
 pub(crate) const BREAKERS_ASKED_MAX: usize = 16;
+/// Tokens of one stream after which its worker's pace is written again.
+pub(crate) const TOKENS_UNTOLD_MAX: u32 = 32;
+/// Time that they took, in microseconds, after which it is too.
+pub(crate) const TOKEN_TIME_UNTOLD_MAX_US: u64 = 250_000;
 /// Idle connections kept to one worker by one shard, as the SGLang router's client keeps.
 pub(crate) const UPSTREAM_IDLE_PER_WORKER_MAX: usize = 500;
 /// Longest idle time of a kept worker connection; engines commonly close after 5 s, which the sweep notices.

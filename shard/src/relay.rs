@@ -151,6 +151,9 @@ pub(crate) async fn run(
             let leg = leg(trace);
             leg.judge(shard, retry::outcome_of(head.status));
             leg.worker().cells.succeed();
+            if head.status < 400 {
+                leg.worker().cells.pressure().ease();
+            }
             if is_exact && is_reusable {
                 let now_ms = shard.clock.coarse_ms();
                 shard.upstreams.borrow_mut().checkin(leg.worker().id, upstream, now_ms);
@@ -359,6 +362,9 @@ async fn send_whole(
         leg.release();
     }
     trace.status = whole.head.status;
+    if trace.status < 400 {
+        trace.answer_begun();
+    }
     admit::note_answer(trace, whole.body);
     trace.first_byte = Some(shard.clock.now());
     let sent = client.send(shard, &out, body).await;

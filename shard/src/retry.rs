@@ -153,6 +153,11 @@ pub fn outcome_of(status: u16) -> Outcome {
     }
 }
 
+/// Whether a worker's answer with this status says that it has enough to do.
+pub fn is_back_pressure(status: u16) -> bool {
+    matches!(status, 429 | 503)
+}
+
 /// How long a worker asks to be left alone. A date instead of seconds is rare among engines and counts as nothing said.
 pub(crate) fn retry_after(head: &ResponseHead<'_>) -> Option<Duration> {
     let seconds = std::str::from_utf8(head.header("retry-after")?).ok()?.trim();

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 use std::time::Instant;
 
 use api::endpoint::PromptShape;
@@ -34,6 +35,7 @@ use tracing::info;
 use tracing::warn;
 use wire::RequestHead;
 
+use crate::clock::micros;
 use crate::explain;
 use crate::limits;
 use crate::pick::Hold;
@@ -92,11 +94,26 @@ impl Leg {
         self.hold.prompt_done();
     }
 
+    /// A token came at `now`, the first of this worker.
+    pub(crate) fn first_token(&self, now: Instant) {
+        self.hold.first_token(micros(self.chosen, now));
+    }
+
+    /// So many tokens came in so long.
+    pub(crate) fn more_tokens(&mut self, tokens: u32, us: u64) {
+        self.hold.more_tokens(tokens, us);
+    }
+
     /// The worker is done with this request: it counts in its load no more.
     ///
     /// Said before the last bytes go to the client, so that who asks again upon its answer finds the worker free.
     pub(crate) fn release(&mut self) {
         self.hold.release();
+    }
+
+    /// The worker answered that it has enough to do, and to be left alone for so long: it counts as full for a while.
+    pub(crate) fn press(&self, shard: &Shard, retry_after: Duration) {
+        shard.full_workers.borrow_mut().press(self.hold.worker(), retry_after, shard.clock.coarse_ms());
     }
 
     /// Says what the request showed about its worker. The first word counts.
@@ -151,13 +168,13 @@ pub(crate) fn choose(shard: &Rc<Shard>, input: &Input<'_, '_>) -> Result<Leg, Ap
             prompt_bytes: spans.bytes(),
             keys: keys(shard, &pool.policy, input, spans),
             excluded: input.excluded,
+            must_continue: input.is_continuation,
             tick: shard.clock.coarse_seconds(),
         };
         let mut replica = shard.replica.borrow_mut();
         let config = shard.config();
         let breaker = config.breaker.as_ref();
-        let (choice, pass) = pick(&mut replica, snapshot, pool, &request, breaker, input.is_continuation)
-            .ok_or_else(no_workers)?;
+        let (choice, pass) = pick(&mut replica, snapshot, pool, &request, breaker).ok_or_else(no_workers)?;
         let chosen = shard.clock.now();
         let hold = Hold::begin(choice.worker, claim(&request, &choice), pass);
         // A second attempt looks for the same blocks again: counted once.

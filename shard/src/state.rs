@@ -15,6 +15,7 @@ use fleet::cell::Lifecycle;
 use fleet::decision::DecisionRing;
 use fleet::peers::Admission;
 use fleet::peers::Slot;
+use fleet::pressure::FullWorkers;
 use fleet::snapshot::Fleet;
 use fleet::snapshot::Snapshot;
 use fleet::stats::ShardStats;
@@ -59,6 +60,8 @@ pub(crate) struct Shard {
     pub(crate) scratch: RefCell<Scratch>,
     pub(crate) prompt: RefCell<Prompt>,
     pub(crate) replica: RefCell<Replica>,
+    /// Workers that this shard has to let off.
+    pub(crate) full_workers: RefCell<FullWorkers>,
     pub(crate) decisions: Arc<DecisionRing>,
     pub(crate) lifecycle: Arc<Lifecycle>,
     pub(crate) retry_budget: Arc<RetryBudget>,
@@ -108,6 +111,7 @@ impl Shard {
             }),
             prompt: RefCell::new(Prompt::default()),
             replica: RefCell::new(Replica::new(shard_seed ^ SALT_REPLICA)),
+            full_workers: RefCell::default(),
             decisions,
             lifecycle: shared.lifecycle,
             retry_budget: shared.retry_budget,

@@ -43,8 +43,17 @@ struct WorkerInfo<'a> {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     metadata: BTreeMap<&'a str, &'a str>,
     disable_health_check: bool,
+    /// That it gets no requests for being slow, and until when.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ejected: Option<EjectedInfo>,
     #[serde(skip_serializing_if = "Option::is_none")]
     job_status: Option<JobStatus<'a>>,
+}
+
+#[derive(Serialize)]
+struct EjectedInfo {
+    measure: &'static str,
+    until: u64,
 }
 
 #[derive(Serialize)]
@@ -233,6 +242,10 @@ fn worker_info(entry: &Entry, started_unix_s: u64) -> WorkerInfo<'_> {
         declared: Some(&entry.spec.declared),
         metadata: said.chain(given).collect(),
         disable_health_check: entry.spec.checks.disabled,
+        ejected: entry.pacing.ejected().map(|ejected| EjectedInfo {
+            measure: ejected.measure.name(),
+            until: unix_s(started_unix_s, ejected.until),
+        }),
         job_status: None,
     }
 }
@@ -263,6 +276,7 @@ fn unknown_info(uuid: Uuid, job_status: JobStatus<'_>) -> WorkerInfo<'_> {
         declared: None,
         metadata: BTreeMap::new(),
         disable_health_check: false,
+        ejected: None,
         job_status: Some(job_status),
     }
 }

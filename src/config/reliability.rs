@@ -13,6 +13,7 @@ use super::seconds;
 use crate::Failure;
 use crate::cli::BreakerFlags;
 use crate::cli::RetryFlags;
+use crate::control::pace::PaceRules;
 
 /// Attempts of a request when no flag says how many, as in SGLang's gateway.
 const ATTEMPTS: u32 = 5;
@@ -20,6 +21,11 @@ const ATTEMPTS: u32 = 5;
 const ATTEMPTS_MAX: u32 = 100;
 /// Longest pause between two attempts: an hour.
 const BACKOFF_MS_MAX: u64 = 3_600_000;
+
+/// Workers that take less than this many times the median are as good as the others.
+const SLOW_FACTOR_MIN: f64 = 1.5;
+/// Beyond this, stalls are what to look for.
+const SLOW_FACTOR_MAX: f64 = 1_000.0;
 
 pub(super) fn retry(flags: &RetryFlags) -> Result<RetryRules, Failure> {
     let attempts = match (flags.retry_max_retries, flags.max_total_retries) {
@@ -70,6 +76,16 @@ pub(super) fn breaker(flags: &BreakerFlags) -> Result<Option<BreakerRules>, Fail
 /// How long a worker that was in trouble takes to get its whole share again.
 pub(super) fn recovery_ramp(flags: &BreakerFlags) -> Duration {
     Duration::from_secs(flags.recovery_ramp_secs.min(SECONDS_MAX))
+}
+
+/// When a worker is slow beside the others of its model.
+pub(super) fn pace(flags: &BreakerFlags) -> Result<Option<PaceRules>, Failure> {
+    let factor = flags.slow_worker_factor;
+    let is_good = factor == 0.0 || (SLOW_FACTOR_MIN..=SLOW_FACTOR_MAX).contains(&factor);
+    let message =
+        format!("--slow-worker-factor must be 0 or between {SLOW_FACTOR_MIN} and {SLOW_FACTOR_MAX}");
+    require(is_good, &message)?;
+    Ok((factor != 0.0).then(|| PaceRules::by_factor(factor)))
 }
 
 /// A time limit of which 0 means none.

@@ -11,6 +11,7 @@ use fleet::secret::Secret;
 use fleet::stats::StatsShape;
 
 use crate::control::destination::Destinations;
+use crate::control::pace::PaceRules;
 use crate::control::url::UrlError;
 
 /// Settings of the control plane.
@@ -58,6 +59,8 @@ pub struct ControlConfig {
     /// How long a worker that was in trouble takes to get its whole share again; zero for none
     /// (`--recovery-ramp-secs`).
     pub recovery_ramp: Duration,
+    /// When a worker is slow beside others of its model; none if that is nobody's business (`--slow-worker-factor`).
+    pub pace: Option<PaceRules>,
     /// Transport failures in a row after which a worker is removed; 0 for never (`--max-worker-retries`).
     pub worker_failures_max: u32,
     /// How long everything is still served after the order to end, while `/readiness` says draining

@@ -141,8 +141,8 @@ impl Publisher {
         }
     }
 
-    /// Puts whoever has joined on the boards. To be called once shards can see the fleet.
-    pub(crate) fn published(&mut self) {
+    /// Puts whoever has joined on the boards. Shards that have not seen the fleet know that they do not know them.
+    pub(crate) fn admit_newcomers(&mut self) {
         for (board, index) in self.arrivals.drain(..) {
             board.set_present(index, true);
         }

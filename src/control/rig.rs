@@ -93,6 +93,7 @@ pub(crate) fn config(worker_urls: &[&str]) -> ControlConfig {
         load_monitor_interval: Some(POLL_INTERVAL),
         breaker: Some(BREAKER),
         recovery_ramp: Duration::ZERO,
+        pace: None,
         worker_failures_max: 3,
         drain_settle: Duration::ZERO,
         shutdown_grace: Duration::from_secs(180),
@@ -133,8 +134,8 @@ impl Rig {
         }
         let publication = self.state.publication(self.now);
         let has_published = publication.is_some();
+        self.state.admit_newcomers();
         self.snapshot = publication.unwrap_or_else(|| self.snapshot.clone());
-        self.state.published();
         for order in orders {
             match order {
                 Order::Reply { to, reply } => drop(to.send(reply)),

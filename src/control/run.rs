@@ -117,8 +117,9 @@ impl Control {
         loop {
             // Before the replies: who is told that a worker was added may use it at once.
             if let Some(snapshot) = self.state.publication(now) {
+                // Before readiness says so: who reads there that a worker is healthy may count on its getting requests.
+                self.state.admit_newcomers();
                 self.doors.snapshot.store(Arc::new(snapshot));
-                self.state.published();
             }
             self.doors.lifecycle.advance(self.state.phase());
             self.carry_out(now);

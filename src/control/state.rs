@@ -44,6 +44,7 @@ use crate::control::worker::Entry;
 mod calls;
 mod circuits;
 mod discovered;
+mod ejection;
 pub(crate) mod engine_cost;
 pub(crate) mod handover;
 mod loads;
@@ -257,9 +258,9 @@ impl State {
         pools.iter().find(|pool| pool.block_seed as u32 == hash).map_or("", |pool| &pool.name.model)
     }
 
-    /// Has whoever joined be chosen. To be called once shards can see the publication.
-    pub fn published(&mut self) {
-        self.publisher.published();
+    /// Has whoever joined be chosen by those who see the publication. To be called just before they can.
+    pub fn admit_newcomers(&mut self) {
+        self.publisher.admit_newcomers();
     }
 
     /// Notes that what is published of a worker has changed.

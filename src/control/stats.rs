@@ -7,6 +7,7 @@ use fleet::cell::Counter;
 use fleet::stats::ModelStats;
 
 use crate::control::models::Models;
+use crate::control::pace::Measure;
 
 /// Cells that control writes and the metrics page reads.
 #[derive(Debug, Default)]
@@ -33,6 +34,10 @@ pub struct ControlStats {
     pub workers_removed_total: Counter,
     /// Of these, workers removed because requests to them failed in a row.
     pub workers_removed_failing_total: Counter,
+    /// Times that a worker was ejected for being slow, by [`Measure`].
+    pub ejections_total: [Counter; Measure::ALL.len()],
+    /// Workers that are ejected now.
+    pub workers_ejected: Counter,
     /// Bytes of the prefix tree.
     pub tree_bytes: Counter,
     /// Nodes of the prefix tree.

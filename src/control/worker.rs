@@ -33,6 +33,7 @@ use uuid::Uuid;
 use crate::control::config::HealthConfig;
 use crate::control::limits::ADDRESSES_MAX;
 use crate::control::limits::CHECK_INTERVAL_MIN;
+use crate::control::pace::Pacing;
 use crate::control::poll::Polling;
 use crate::control::state::engine_cost::EngineCost;
 use crate::control::stats::Health;
@@ -145,6 +146,8 @@ pub(crate) struct Entry {
     pub(crate) is_under_way: bool,
     /// Whether it was silent when last asked what it serves, and is to be asked again with its next check.
     pub(crate) owes_description: bool,
+    /// How fast it is, and whether it gets no requests because it is slow.
+    pub(crate) pacing: Pacing,
     /// Whether its circuit breaker keeps requests away.
     pub(crate) is_tripped: bool,
     /// When its circuit breaker, or its ramp, goes on; none while neither has anywhere to go.
@@ -244,6 +247,7 @@ impl Entry {
             due: None,
             is_under_way: false,
             owes_description: false,
+            pacing: Pacing::default(),
             is_tripped: false,
             circuit_due: None,
             is_expected_back: false,
@@ -274,6 +278,11 @@ impl Entry {
 
     /// Whether shards may send it requests.
     pub(crate) fn is_routable(&self) -> bool {
+        self.is_up() && self.pacing.ejected().is_none()
+    }
+
+    /// Whether it could get requests, were it not for being slow.
+    pub(crate) fn is_up(&self) -> bool {
         self.health() == Health::Ready && !self.published.addresses.is_empty() && !self.is_tripped
     }
 

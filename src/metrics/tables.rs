@@ -10,6 +10,7 @@ use fleet::stats::ShardStats;
 use fleet::stats::UpstreamFailure;
 use prometheus::proto::MetricFamily;
 
+use crate::control::pace::Measure;
 use crate::metrics::Sources;
 use crate::metrics::family::Family;
 
@@ -272,11 +273,21 @@ pub(crate) fn workers(sources: &Sources) -> Vec<MetricFamily> {
             control.workers_removed_total.get().saturating_sub(control.workers_removed_failing_total.get())
                 as f64,
         );
+    let mut ejections =
+        Family::counter("smg_worker_ejections_total", "Workers ejected for being slow, by measure.");
+    for measure in Measure::ALL {
+        let count = control.ejections_total[measure as usize].get() as f64;
+        ejections.add(&[WORKER[0], ("measure", measure.name())], count);
+    }
+    let ejected = Family::gauge("smg_workers_ejected", "Workers that get no requests for being slow.")
+        .with(&[WORKER[0]], control.workers_ejected.get() as f64);
     vec![
         active.build(),
         health.build(),
         failures.build(),
         pool_size.build(),
+        ejections.build(),
+        ejected.build(),
         checks.build(),
         errors.build(),
         removed.build(),

@@ -342,7 +342,7 @@ fn first_state(
     }
     let snapshot = state.first_publication(start.elapsed());
     // No shard runs yet: all of them begin with it.
-    state.published();
+    state.admit_newcomers();
     Ok((state, snapshot))
 }
 
@@ -374,6 +374,7 @@ pub(crate) fn control_config(
         load_monitor_interval: fleet.load_monitor_interval,
         breaker: fleet.breaker,
         recovery_ramp: fleet.recovery_ramp,
+        pace: fleet.pace,
         worker_failures_max: fleet.worker_failures_max,
         drain_settle: fleet.drain_settle,
         shutdown_grace: fleet.shutdown_grace,

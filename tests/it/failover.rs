@@ -9,6 +9,7 @@ use testkit::worker::Worker;
 use crate::setup::PLAIN;
 use crate::setup::Setup;
 use crate::setup::begin_stream;
+use crate::setup::binary;
 use crate::setup::chat;
 use crate::setup::chat_stream;
 use crate::setup::on_every_setup;
@@ -103,6 +104,28 @@ fn an_outage_is_not_multiplied() {
 }
 
 #[test]
+fn who_cannot_be_connected_to_costs_no_budget() {
+    let (gone, well) = (Worker::answering(), Worker::answering());
+    let gateway = PLAIN
+        .launch()
+        .switch("--disable-circuit-breaker")
+        .flag("--max-worker-retries", 10_000)
+        .flag("--retry-budget-percent", 0)
+        .worker(gone.url())
+        .worker(well.url())
+        .start();
+    gone.kill();
+    let mut client = gateway.client();
+    (0..400).for_each(|_| assert_eq!(client.ask(&chat("hello")).status, 200));
+    let metrics = gateway.metrics();
+    // More than a hundred saved up, and a trickle.
+    assert!(metrics.sum("smg_worker_retries_total", &[]) >= 200.0);
+    assert_eq!(metrics.sum("smg_worker_retries_denied_total", &[]), 0.0);
+    assert_eq!(metrics.sum("smg_worker_retry_backoff_seconds_count", &[]), 0.0, "nor any pause");
+    gateway.wait_idle();
+}
+
+#[test]
 fn a_client_that_leaves_during_a_pause_ends_it() {
     let worker = Worker::answering();
     worker.answer_with(&answer(503, ""));
@@ -164,6 +187,42 @@ fn a_stream_whose_worker_dies_before_the_first_token_goes_on_elsewhere(setup: Se
     }
     let aborted = gateway.metrics().sum("smg_http_broken_responses_total", &[]);
     assert_eq!(aborted, 0.0);
+    gateway.wait_idle();
+}
+
+#[test]
+fn a_stream_has_moved_once_the_other_worker_has_begun() {
+    let workers = [Worker::manual(), Worker::manual()];
+    let launch = PLAIN.launch().flag("--retry-initial-backoff-ms", 1).flag("--retry-max-retries", 2);
+    let gateway = launch.worker(workers[0].url()).worker(workers[1].url()).start();
+    let moved = || gateway.metrics().sum("smg_http_streams_moved_total", &[]);
+    let (mut client, mut exchange, other) = begin(&gateway, &workers);
+    exchange.open_stream();
+    exchange.reset();
+    let mut second = other.exchange();
+    second.open_stream();
+    second.reset();
+    assert_eq!(client.response().status, 502);
+    assert_eq!(moved(), 0.0, "nobody took over");
+    let (client, mut exchange, other) = begin(&gateway, &workers);
+    exchange.open_stream();
+    exchange.reset();
+    finish(client, other);
+    assert_eq!(moved(), 1.0);
+    gateway.wait_idle();
+}
+
+#[test]
+fn who_is_busy_counts_as_full_for_as_long_as_it_says() {
+    let (busy, well) = (Worker::answering(), Worker::answering());
+    busy.answer_with(&answer(429, "retry-after: 60\r\n"));
+    let launch = binary().flag("--policy", "power_of_two").flag("--retry-initial-backoff-ms", 1);
+    let gateway = launch.worker(busy.url()).worker(well.url()).start();
+    let mut client = gateway.client();
+    for n in 0..100 {
+        assert_eq!(client.ask(&chat(&format!("hello {n}"))).json()["worker"], well.url());
+    }
+    assert!(busy.received().len() <= 1, "{} requests", busy.received().len());
     gateway.wait_idle();
 }
 

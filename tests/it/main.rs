@@ -7,6 +7,7 @@ mod breakers;
 mod chaos;
 mod client_leaves;
 mod corpus;
+mod ejection;
 mod errors;
 mod failover;
 mod faults;

@@ -151,6 +151,7 @@ impl Router for Gateway {
             prompt_bytes,
             keys: Keys { session: key.as_ref().map(|key| &key[..]), ..Keys::default() },
             excluded: &[],
+            must_continue: false,
             tick: (arrival.now_us / 1_000_000) as u32,
         };
         // The kernel spreads connections over shards by a hash.
@@ -225,6 +226,7 @@ fn pool(policy: Policy, workers: &WorkerTable, board: Arc<Board>) -> Pool {
         block_seed: 0,
         turns: Arc::clone(&members),
         registered: Arc::clone(&members),
+        continuing: Arc::clone(&members),
         members,
         ring: policy.ring_layout().map(|layout| Arc::new(Ring::new(layout).changed(&[], &on_ring))),
         bounds: lengths.bounds(ranges).into(),
@@ -243,6 +245,7 @@ fn shared_parts(pool: &Pool) -> Pool {
         policy: pool.policy,
         block_seed: pool.block_seed,
         members: Arc::clone(&pool.members),
+        continuing: Arc::clone(&pool.continuing),
         turns: Arc::clone(&pool.turns),
         registered: Arc::clone(&pool.registered),
         ring: pool.ring.clone(),

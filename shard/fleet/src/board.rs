@@ -8,6 +8,7 @@
 //! Invariants
 //! - A leaf is the sum of what was added and not yet taken back. Whoever takes back knows what it added.
 //! - A leaf of a worker that may not be chosen carries [`ABSENT`], which no sum reaches: it is never the least.
+//! - A leaf of a worker that counts as full carries [`FULL`], which no sum reaches either: it is above all that are not.
 //! - When all writers have come to rest, every minimum is that of its children. Until then it may be older, so a
 //!   choice is a little late and never wrong: whoever is chosen was present and light a moment ago.
 
@@ -22,6 +23,10 @@ use std::sync::atomic::Ordering::SeqCst;
 pub const REQUEST_COST: u32 = 256;
 /// Set in the leaf of a worker that may not be chosen.
 pub const ABSENT: u32 = 1 << 31;
+/// Set in the leaf of a worker that counts as full, and part of its cost: more than any other has to do.
+pub const FULL: u32 = 1 << 30;
+/// What is added up of a leaf.
+const SUM: u32 = FULL - 1;
 /// Workers a board can tell apart, by index in the fleet.
 pub const WORKERS_MAX: u32 = (FAN * FAN * FAN * FAN) as u32;
 
@@ -41,9 +46,9 @@ pub enum Unit {
     Work,
 }
 
-/// Units of [`Unit::Work`] in a second. Coarse enough that 20,000 prompts of the most that one counts as fit a leaf.
+/// Units of [`Unit::Work`] in a second. Coarse enough that 10,000 prompts of the most that one counts as fit a leaf.
 pub const WORK_UNITS_PER_S: u32 = 1_000;
-/// Steps of [`Unit::PromptBytes`]: prompts are looked at up to 512 KiB, so 16,000 of them fit a leaf at any weight.
+/// Steps of [`Unit::PromptBytes`]: prompts are looked at up to 512 KiB, so 8,000 of them fit a leaf at any weight.
 pub const PROMPT_STEP_BYTES: u32 = 64;
 
 /// The costs of one pool's workers. One lives as long as its model name, over all publications.
@@ -119,13 +124,23 @@ impl Board {
         }
     }
 
+    /// Says whether worker `index` counts as full: others are lighter, whatever they have to do.
+    pub fn set_full(&self, index: u32, is_full: bool) {
+        let (chunk, at) = split(index);
+        let leaf = &self.chunks[chunk].get_or_init(Chunk::boxed).leaves[at];
+        let before = if is_full { leaf.fetch_or(FULL, SeqCst) } else { leaf.fetch_and(!FULL, SeqCst) };
+        if (before & FULL != 0) != is_full {
+            self.settle(chunk, at);
+        }
+    }
+
     /// Adds `cost` to worker `index`.
     #[inline]
     pub fn add(&self, index: u32, cost: u32) {
         let (chunk, at) = split(index);
         let leaf = &self.chunks[chunk].get_or_init(Chunk::boxed).leaves[at];
         let before = leaf.fetch_add(cost, SeqCst);
-        debug_assert!((before & !ABSENT) + cost < ABSENT, "the units leave room for any load");
+        debug_assert!((before & SUM) + cost <= SUM, "the units leave room for any load");
         self.total.fetch_add(u64::from(cost), Relaxed);
         self.settle(chunk, at);
     }
@@ -136,12 +151,12 @@ impl Board {
         let (chunk, at) = split(index);
         let leaf = &self.chunks[chunk].get_or_init(Chunk::boxed).leaves[at];
         let before = leaf.fetch_sub(cost, SeqCst);
-        debug_assert!(before & !ABSENT >= cost, "what is taken back was added");
+        debug_assert!(before & SUM >= cost, "what is taken back was added");
         self.total.fetch_sub(u64::from(cost), Relaxed);
         self.settle(chunk, at);
     }
 
-    /// What worker `index` has to do; none when it may not be chosen.
+    /// What worker `index` has to do, [`FULL`] included; none when it may not be chosen.
     #[inline]
     pub fn cost(&self, index: u32) -> Option<u32> {
         let (chunk, at) = split(index);

@@ -6,6 +6,7 @@
 
 mod engine_load;
 mod outcomes;
+mod pace;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -17,7 +18,11 @@ use std::sync::atomic::Ordering;
 pub use self::engine_load::EngineLoad;
 use self::engine_load::EngineLoadCell;
 pub use self::outcomes::Outcomes;
+pub use self::pace::FIRST_PROMPT_BYTES_MAX;
+pub use self::pace::Pace;
+pub use self::pace::PaceCell;
 use crate::breaker::Breaker;
+use crate::pressure::Pressure;
 
 /// A number with one writing thread and any number of readers.
 #[derive(Debug, Default)]
@@ -102,6 +107,8 @@ pub struct WorkerCells {
     engine_load: EngineLoadCell,
     breaker: Breaker,
     outcomes: Outcomes,
+    pressure: Pressure,
+    pace: PaceCell,
 }
 
 impl WorkerCells {
@@ -196,6 +203,18 @@ impl WorkerCells {
     #[inline]
     pub fn breaker(&self) -> &Breaker {
         &self.breaker
+    }
+
+    /// How fast it computes.
+    #[inline]
+    pub fn pace(&self) -> &PaceCell {
+        &self.pace
+    }
+
+    /// Until when it counts as full.
+    #[inline]
+    pub fn pressure(&self) -> &Pressure {
+        &self.pressure
     }
 
     /// How requests to it ended, and how its breaker moved.

@@ -14,6 +14,7 @@ pub mod decision;
 pub mod id;
 pub mod lengths;
 pub mod peers;
+pub mod pressure;
 pub mod report;
 pub mod ring;
 pub mod rules;

@@ -119,6 +119,8 @@ pub struct Pool {
     pub block_seed: u64,
     /// Indexes of the routable workers, ascending.
     pub members: Arc<[u32]>,
+    /// Of these, who can go on with an answer that another has begun; the members themselves when all can.
+    pub continuing: Arc<[u32]>,
     /// The members in an order that gives each as many turns as its weight says, or about as many in a large pool of
     /// many weights; the members themselves when all weigh the same.
     pub turns: Arc<[u32]>,
@@ -328,6 +330,11 @@ impl Worker {
     #[inline]
     pub fn request_cost(&self) -> u32 {
         self.weight.scaled(REQUEST_COST)
+    }
+
+    /// Says whether it counts as full, wherever its load is kept.
+    pub(crate) fn set_full(&self, is_full: bool) {
+        self.boards.iter().for_each(|board| board.set_full(self.id.index, is_full));
     }
 
     /// Counts a request in this worker's loads.

@@ -78,6 +78,7 @@ fn measure(policy: Policy, workers: u32) -> (u64, u64) {
             prompt_bytes: BLOCKS * 128,
             keys: Keys { session: Some(&key), ..Keys::default() },
             excluded: &[],
+            must_continue: false,
             tick: (n / 10_000) as u32,
         };
         let began = Instant::now();
@@ -139,6 +140,7 @@ fn world(policy: Policy, count: u32) -> (Snapshot, Arc<Pool>) {
         block_seed: 0,
         turns: Arc::clone(&members),
         registered: Arc::clone(&members),
+        continuing: Arc::clone(&members),
         bounds: (1..count).map(|bound| bound * 100).collect(),
         members,
         ring: policy.ring_layout().map(|layout| Arc::new(Ring::new(layout).changed(&[], &on_ring))),

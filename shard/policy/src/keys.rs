@@ -5,13 +5,17 @@ use std::sync::Arc;
 use fleet::decision::Role;
 use fleet::rules::AssignmentMode;
 use fleet::rules::Manual;
+use fleet::snapshot::Pool;
 use fleet::snapshot::Snapshot;
 use fleet::snapshot::Worker;
 use fleet::sticky::Owner;
 use rand::RngExt;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use crate::Choice;
+use crate::Policy;
 use crate::Replica;
+use crate::Request;
 use crate::Scene;
 
 /// Points of the ring looked at before the least loaded worker takes the request.
@@ -51,11 +55,8 @@ pub(crate) fn session_key(key: &[u8], seed: u64) -> u64 {
     (xxh3_64_with_seed(key, seed) & !ANSWER).max(1)
 }
 
-/// Notes that `key` (0 for none) belongs to `worker` from now on.
-pub(crate) fn remember(snapshot: &Snapshot, key: u64, worker: &Arc<Worker>, tick: u32) {
-    if key == 0 {
-        return;
-    }
+/// Notes that `key` belongs to `worker` from now on.
+fn remember(snapshot: &Snapshot, key: u64, worker: &Arc<Worker>, tick: u32) {
     let sticky = &snapshot.fleet.sticky;
     match sticky.get(key) {
         Some(owner) if owner.is(worker.id) => sticky.touch(key, owner, tick),
@@ -79,18 +80,52 @@ fn assign(snapshot: &Snapshot, key: u64, before: Option<Owner>, worker: &Arc<Wor
 }
 
 impl Replica {
+    /// Notes whose the key of a choice is. False when somebody else was first, and the policy keeps to that.
+    pub(crate) fn settle_key(
+        &mut self,
+        snapshot: &Snapshot,
+        pool: &Pool,
+        request: &Request<'_>,
+        choice: &Choice<'_>,
+    ) -> bool {
+        let Choice { worker, key, role, .. } = *choice;
+        let sticky = &snapshot.fleet.sticky;
+        match (&pool.policy, role) {
+            (Policy::Manual(_), Role::Key) => {
+                if let Some(owner) = self.owner {
+                    sticky.touch(key, owner, request.tick);
+                }
+                true
+            }
+            (Policy::Manual(_), Role::Placed) => {
+                // Whoever this decision found is whom it may replace: another shard may be about to assign the key too.
+                let is_first = assign(snapshot, key, self.owner, worker, request.tick).is(worker.id);
+                if is_first {
+                    pool.board.take_turn(worker.id.index);
+                }
+                is_first
+            }
+            (Policy::CacheAware(_), _) => {
+                if let (Role::Pinned, Some(answer)) = (role, request.keys.previous_answer) {
+                    // An answer that is continued is still wanted.
+                    let key = answer_key(answer, pool.block_seed);
+                    sticky.get(key).into_iter().for_each(|owner| sticky.touch(key, owner, request.tick));
+                }
+                // Whoever does not know everybody takes no key from anybody.
+                if key != 0 && !pool.is_outrun() {
+                    remember(snapshot, key, worker, request.tick);
+                }
+                true
+            }
+            _ => true,
+        }
+    }
+
     /// The worker that has the answer which the request continues.
     pub(crate) fn offer_pinned(&mut self, scene: &Scene<'_, '_>) -> bool {
         let Some(answer) = scene.request.keys.previous_answer else { return false };
-        let key = answer_key(answer, scene.pool.block_seed);
-        let sticky = &scene.snapshot.fleet.sticky;
-        let owner = sticky.get(key);
-        let is_offered = self.offer_owner(scene, owner, Role::Pinned, u32::MAX);
-        if let (true, Some(owner)) = (is_offered, owner) {
-            // An answer that is continued is still wanted.
-            sticky.touch(key, owner, scene.request.tick);
-        }
-        is_offered
+        let owner = scene.snapshot.fleet.sticky.get(answer_key(answer, scene.pool.block_seed));
+        self.offer_owner(scene, owner, Role::Pinned, u32::MAX)
     }
 
     /// The worker that the request's session belongs to; the key, or 0 if there is none.
@@ -162,7 +197,7 @@ impl Replica {
         found.is_some_and(|worker| self.offer(scene, worker, Role::Placed, 0, 0))
     }
 
-    /// The worker a key was assigned to, or one that it is assigned to now.
+    /// The worker a key was assigned to, or one that it is assigned to if the choice is committed to.
     pub(crate) fn gather_manual(&mut self, scene: &Scene<'_, '_>, config: &Manual) -> u64 {
         let keys = &scene.request.keys;
         let Some(key) = keys.routing.or(keys.session) else {
@@ -170,31 +205,18 @@ impl Replica {
             return 0;
         };
         let key = session_key(key, scene.pool.block_seed);
-        // Whoever this decision found is whom it may replace: another shard may be about to assign the key too.
-        let before = scene.snapshot.fleet.sticky.get(key);
-        if let Some(owner) = before
-            && self.offer_owner(scene, before, Role::Key, config.max_idle_s)
-        {
-            scene.snapshot.fleet.sticky.touch(key, owner, scene.request.tick);
+        self.owner = scene.snapshot.fleet.sticky.get(key);
+        if self.offer_owner(scene, self.owner, Role::Key, config.max_idle_s) {
             return key;
         }
-        let fleet = &scene.snapshot.fleet;
         let Some(chosen) = self.offer_assignee(scene, config.assignment) else { return key };
-        if before.is_some() && scene.pool.is_outrun() {
+        if self.owner.is_some() && scene.pool.is_outrun() {
             // It may belong to somebody of whom this shard is about to learn, from whom it must not be taken.
             return key;
         }
-        let Some(worker) = fleet.workers.get(chosen) else { return key };
-        let owner = assign(scene.snapshot, key, before, worker, scene.request.tick);
         self.evidence.candidates.clear();
         self.ticks.clear();
-        if owner.is(worker.id) {
-            scene.pool.board.take_turn(chosen);
-            self.offer(scene, chosen, Role::Placed, 0, 0);
-        } else if !self.offer_owner(scene, Some(owner), Role::Key, u32::MAX) {
-            // Another shard was first, with a worker that this request already failed on or that this shard does not know.
-            self.offer(scene, chosen, Role::Placed, 0, 0);
-        }
+        self.offer(scene, chosen, Role::Placed, 0, 0);
         key
     }
 

@@ -10,6 +10,8 @@
 //! - A choice is a member of the pool, present on its board, and never one of the excluded workers. A board is newer than
 //!   a pool of an older snapshot: who has joined since counts for nobody.
 //! - No step walks the members of a pool, and none allocates, but for a table that is used for the first time.
+//! - A choice is remembered once it is committed to, and one that a circuit breaker turned away never: no key, overlay
+//!   entry or count of held blocks is left of it.
 //! - Equal workers take turns: on the board by its cursor, among holders by least recently chosen.
 
 mod affinity;
@@ -31,6 +33,8 @@ pub use fleet::rules::Policy;
 use fleet::snapshot::Pool;
 use fleet::snapshot::Snapshot;
 use fleet::snapshot::Worker;
+use fleet::sticky::Owner;
+use rand::RngExt;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use smallvec::SmallVec;
@@ -41,6 +45,8 @@ pub use crate::keys::answer_key;
 pub use crate::keys::is_answer;
 use crate::overlay::Overlay;
 
+/// Times that another shard may be first to give a key to somebody, until a choice is given up.
+const KEY_RACES_MAX: usize = 16;
 /// Workers that one request can have failed on and still be tried elsewhere without an allocation.
 const EXCLUDED_INLINE: usize = 8;
 /// Newcomers, lighter than all members, that a search for the lightest member passes over.
@@ -59,6 +65,8 @@ pub struct Request<'a> {
     pub keys: Keys<'a>,
     /// Workers that already failed this request.
     pub excluded: &'a [WorkerId],
+    /// Whether only those may be chosen who can go on with another's answer.
+    pub must_continue: bool,
     /// Coarse time, in seconds since the process started.
     pub tick: u32,
 }
@@ -76,6 +84,7 @@ pub struct Choice<'a> {
     pub is_news: bool,
     /// Hash of the key that was looked at; 0 for none.
     pub key: u64,
+    role: Role,
 }
 
 /// What a shard remembers between decisions.
@@ -92,6 +101,8 @@ pub struct Replica {
     published: usize,
     /// For each candidate: the tick of its last use of what it holds.
     ticks: SmallVec<[u32; fleet::decision::CANDIDATES_MAX]>,
+    /// Whom the key belongs to that the decision looked at.
+    owner: Option<Owner>,
 }
 
 /// One decision being made: what every policy reads.
@@ -102,6 +113,8 @@ struct Scene<'a, 'r> {
     request: &'r Request<'r>,
     /// Indexes of the excluded workers.
     excluded: &'r [u32],
+    /// Where a search among those who can continue begins.
+    draw: usize,
 }
 
 impl Replica {
@@ -115,11 +128,29 @@ impl Replica {
             evidence: Evidence::default(),
             published: 0,
             ticks: SmallVec::new(),
+            owner: None,
         }
     }
 
-    /// Chooses a worker of `pool` by the pool's policy; none if nobody can be chosen.
+    /// Chooses a worker of `pool` by the pool's policy and commits to it; none if nobody can be chosen.
     pub fn choose<'a>(
+        &mut self,
+        snapshot: &'a Snapshot,
+        pool: &'a Pool,
+        request: &Request<'_>,
+    ) -> Option<Choice<'a>> {
+        for _ in 0..KEY_RACES_MAX {
+            let choice = self.propose(snapshot, pool, request)?;
+            if self.commit(snapshot, pool, request, &choice) {
+                return Some(choice);
+            }
+        }
+        None
+    }
+
+    /// Says which worker of `pool` the pool's policy would choose; none if nobody can be chosen. Whoever asks it
+    /// commits to the choice, or asks again with it excluded: until then nobody remembers it.
+    pub fn propose<'a>(
         &mut self,
         snapshot: &'a Snapshot,
         pool: &'a Pool,
@@ -129,7 +160,8 @@ impl Replica {
         let is_there = |id: &&WorkerId| snapshot.fleet.worker(**id).is_some();
         let excluded: SmallVec<[u32; EXCLUDED_INLINE]> =
             request.excluded.iter().filter(is_there).map(|id| id.index).collect();
-        let scene = Scene { snapshot, pool, request, excluded: &excluded };
+        let draw = if request.must_continue { self.rng.random_range(0..usize::MAX) } else { 0 };
+        let scene = Scene { snapshot, pool, request, excluded: &excluded, draw };
         let index_end = snapshot.fleet.workers.index_end() as usize;
         if self.last_chosen.len() < index_end {
             self.last_chosen.resize(index_end, 0);
@@ -151,26 +183,41 @@ impl Replica {
         let (at, reason) = decide(&pool.policy, &self.evidence)?;
         let candidate = self.evidence.candidates[at];
         let worker = snapshot.fleet.workers.get(candidate.worker)?;
+        let is_news = pool.policy.reads_tree() && self.is_news(&scene, at);
+        let matched_blocks = u32::from(candidate.matched);
+        Some(Choice { worker, reason, matched_blocks, is_news, key, role: candidate.role })
+    }
+
+    /// Remembers the choice that was proposed last: what its worker is about to hold, whose its key is, whose turn is
+    /// next. False, and nothing has changed, when another shard has given its key to somebody else meanwhile: then a
+    /// new proposal finds that one.
+    pub fn commit(
+        &mut self,
+        snapshot: &Snapshot,
+        pool: &Pool,
+        request: &Request<'_>,
+        choice: &Choice<'_>,
+    ) -> bool {
+        if !self.settle_key(snapshot, pool, request, choice) {
+            return false;
+        }
+        let Choice { worker, role, .. } = *choice;
         if pool.policy.reads_tree() {
             self.turn = self.turn.wrapping_add(1);
-            self.last_chosen[candidate.worker as usize] = self.turn;
+            self.last_chosen[worker.id.index as usize] = self.turn;
         }
-        if matches!(candidate.role, Role::Least | Role::Spare) {
-            pool.board.take_turn(candidate.worker);
+        if matches!(role, Role::Least | Role::Spare) {
+            pool.board.take_turn(worker.id.index);
         }
-        let is_news = pool.policy.reads_tree() && self.is_news(&scene, at);
-        if is_news {
+        if choice.is_news {
             let epoch = worker.cells.epoch();
             self.overlay.place(request.blocks, self.published, (worker.id, epoch), request.tick);
-            worker
-                .cells
-                .gain_blocks(u32::from(self.evidence.blocks - candidate.matched.min(self.evidence.blocks)));
+            worker.cells.gain_blocks(u32::from(self.evidence.blocks).saturating_sub(choice.matched_blocks));
         }
-        // Whoever does not know everybody takes no key from anybody.
-        if key != 0 && matches!(pool.policy, Policy::CacheAware(_)) && !pool.is_outrun() {
-            keys::remember(snapshot, key, worker, request.tick);
+        if matches!(pool.policy, Policy::Bucket(_)) {
+            pool.lengths.add(self.evidence.prompt_bytes);
         }
-        Some(Choice { worker, reason, matched_blocks: u32::from(candidate.matched), is_news, key })
+        true
     }
 
     /// What the last decision was made from.
@@ -184,6 +231,7 @@ impl Replica {
         evidence.candidates.clear();
         self.ticks.clear();
         self.published = 0;
+        self.owner = None;
         evidence.blocks = scene.request.blocks.len().min(usize::from(u16::MAX)) as u16;
         evidence.known = 0;
         evidence.prompt_bytes = scene.request.prompt_bytes.min(u32::MAX as usize) as u32;
@@ -227,12 +275,23 @@ impl Scene<'_, '_> {
         if self.excluded.contains(&worker) {
             return None;
         }
-        self.pool.board.cost(worker).filter(|_| self.pool.knows(worker))
+        self.pool.board.cost(worker).filter(|_| self.pool.knows(worker) && self.may_serve(worker))
+    }
+
+    /// Whether it can do what the request asks for.
+    #[inline]
+    fn may_serve(&self, worker: u32) -> bool {
+        let can_continue =
+            || self.snapshot.fleet.workers.get(worker).is_some_and(|worker| worker.can_continue);
+        !self.request.must_continue || can_continue()
     }
 
     /// The member with the least to do.
     #[inline]
     fn least(&self) -> Option<Least> {
+        if self.request.must_continue {
+            return self.least_continuing();
+        }
         let least = self.pool.board.least(self.excluded)?;
         if self.pool.knows(least.index) { Some(least) } else { self.least_known() }
     }
@@ -252,6 +311,17 @@ impl Scene<'_, '_> {
         let members =
             self.pool.members.iter().filter_map(|&index| Some(Least { index, cost: self.cost(index)? }));
         members.take(MEMBERS_LOOKED_AT_MAX).min_by_key(|least| least.cost)
+    }
+
+    /// As [`Scene::least`], among some of those who can go on with another's answer: the board knows nothing of that.
+    #[cold]
+    fn least_continuing(&self) -> Option<Least> {
+        let members = &self.pool.continuing;
+        let begin = self.draw % members.len().max(1);
+        let (before, after) = members.split_at(begin);
+        let some = after.iter().chain(before).take(MEMBERS_LOOKED_AT_MAX);
+        some.filter_map(|&index| Some(Least { index, cost: self.cost(index)? }))
+            .min_by_key(|least| least.cost)
     }
 }
 

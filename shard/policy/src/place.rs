@@ -31,7 +31,6 @@ impl Replica {
     /// The worker whose range of lengths the prompt falls into, beside the least loaded.
     pub(crate) fn gather_bucket(&mut self, scene: &Scene<'_, '_>) -> u64 {
         let pool = scene.pool;
-        pool.lengths.add(self.evidence.prompt_bytes);
         let at = pool.bounds.partition_point(|&bound| bound < self.evidence.prompt_bytes);
         if let Some(&worker) = pool.members.get(at.min(pool.members.len().saturating_sub(1))) {
             self.offer(scene, worker, Role::Placed, 0, 0);

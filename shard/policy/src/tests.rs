@@ -8,6 +8,7 @@ use super::*;
 
 mod affine;
 mod bounded;
+mod commit;
 mod keyed;
 mod property;
 mod world;

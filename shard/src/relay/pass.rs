@@ -108,7 +108,7 @@ impl Passage<'_, '_, '_> {
     ) -> Result<bool, Broke> {
         let mut out = self.shard.take_buffer();
         // What another worker has told is no progress of this one.
-        let mut pace = Pace { events: relay.events(), last: None };
+        let mut pace = Pace { events: relay.events(), last: None, is_held_up: false };
         let mut flow =
             self.take_in(opening, relay, &mut out, |relay, out| match relay.push_decoded(decoded, out) {
                 Flow::More => relay.push(early, out),
@@ -131,7 +131,7 @@ impl Passage<'_, '_, '_> {
             }
             let ready = poll_fn(|cx| readable.as_mut().poll_ready(cx));
             match self.client.beside(ready).await {
-                Ok(_) => flow = self.pass(opening, relay).await?,
+                Ok(_) => flow = self.pass(opening, relay, &mut pace).await?,
                 Err(Stop::Gone) => return Err(Broke::Gone),
                 Err(Stop::Reject(_)) if self.client.is_stalled(self.shard.clock.coarse_ms()) => {
                     return Err(Broke::Worker(UpstreamFailure::Stall));
@@ -187,7 +187,12 @@ impl Passage<'_, '_, '_> {
     }
 
     /// Reads once from the worker and sends what follows from it.
-    async fn pass(&mut self, opening: &Opening<'_, '_>, relay: &mut Relay) -> Result<Flow, Broke> {
+    async fn pass(
+        &mut self,
+        opening: &Opening<'_, '_>,
+        relay: &mut Relay,
+        pace: &mut Pace,
+    ) -> Result<Flow, Broke> {
         let (flow, left) = {
             let shard = Rc::clone(self.shard);
             let mut scratch = shard.scratch.borrow_mut();
@@ -222,6 +227,7 @@ impl Passage<'_, '_, '_> {
             // What the client has no room for now is all that is kept; the worker is not read again before it is gone.
             self.client.send(self.shard, &left, b"").await.map_err(|()| Broke::Gone)?;
             // That the client is slow is no fault of the worker.
+            pace.is_held_up = true;
             self.expect_token(relay);
         }
         Ok(flow)
@@ -249,12 +255,27 @@ impl Passage<'_, '_, '_> {
         if let Some(leg) = &mut self.trace.leg {
             leg.prompt_done();
         }
+        if relay.is_plain() && self.trace.status < 400 {
+            self.trace.answer_begun();
+        }
         if relay.events() > pace.events {
-            if let (Some(last), Some(leg)) = (pace.last, &self.trace.leg) {
-                let stats = leg.stats().shard(self.shard.index);
-                stats.inter_token[self.trace.endpoint.index()].record_us(micros(last, now));
-            }
             let events = (relay.events() - pace.events).min(u64::from(u32::MAX)) as u32;
+            let is_telling = !std::mem::take(&mut pace.is_held_up) && self.trace.status < 300;
+            match (pace.last, &mut self.trace.leg) {
+                (Some(last), Some(leg)) => {
+                    let gap_us = micros(last, now);
+                    let stats = leg.stats().shard(self.shard.index);
+                    stats.inter_token[self.trace.endpoint.index()].record_us(gap_us);
+                    if is_telling {
+                        leg.more_tokens(events, gap_us);
+                    }
+                }
+                (None, Some(leg)) if is_telling => leg.first_token(now),
+                (_, _) => {}
+            }
+            if pace.last.is_none() {
+                self.trace.answer_begun();
+            }
             self.trace.tokens = self.trace.tokens.saturating_add(events);
             pace.last = Some(now);
             pace.events = relay.events();
@@ -270,6 +291,8 @@ impl Passage<'_, '_, '_> {
 struct Pace {
     events: u64,
     last: Option<Instant>,
+    /// The client was slow since, so the next gap is not the worker's.
+    is_held_up: bool,
 }
 
 /// Takes what `input` holds of the body; true when it holds nothing beyond.

@@ -172,6 +172,11 @@ impl Relay {
         self.write_end(out);
     }
 
+    /// Whether it is bytes, and no events.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.kind == Kind::Plain
+    }
+
     /// Notes that the client is sent the head.
     pub(crate) fn begin(&mut self) {
         self.is_begun = true;

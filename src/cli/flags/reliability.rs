@@ -58,6 +58,10 @@ pub(crate) struct BreakerFlags {
     /// Time in which a worker that was in trouble gets its whole share of requests again, in seconds; 0 for at once
     #[arg(long, default_value_t = 10, value_name = "SECONDS")]
     pub(crate) recovery_ramp_secs: u64,
+    /// Keep requests from a worker for a while whose streams take so many times as long as the median of its model's
+    /// workers, between tokens or to the first one; of ten workers one at most. 0 for never
+    #[arg(long, default_value_t = 5.0, value_name = "FACTOR")]
+    pub(crate) slow_worker_factor: f64,
     /// Longest time for the first token of a stream, in seconds; a worker that takes longer is replaced. 0 for no bound
     #[arg(long, default_value_t = 0, value_name = "SECONDS")]
     pub(crate) first_token_timeout_secs: u64,

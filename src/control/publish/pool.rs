@@ -22,6 +22,8 @@ use crate::control::publish::pages::Card;
 pub(super) struct PoolBook {
     registered: IndexList,
     members: IndexList,
+    /// Members that can go on with another's answer.
+    continuing: IndexList,
     turns: Turns,
     ring: Option<Arc<Ring>>,
     /// For the bucket policy: where one member's range of lengths ends and the next one's begins.
@@ -65,18 +67,20 @@ impl PoolBook {
 
     /// Replaces a member; either may be nobody.
     pub(super) fn set_member(&mut self, before: Option<Arc<Worker>>, now: Option<Arc<Worker>>) {
-        // What a ring and the turns go by is whom they name and how much it weighs.
-        let place = |worker: &Arc<Worker>| (worker.id, worker.weight);
+        // What a pool goes by is whom it names, how much it weighs and what it can do.
+        let place = |worker: &Arc<Worker>| (worker.id, worker.weight, worker.can_continue);
         if before.as_ref().map(place) == now.as_ref().map(place) {
             return;
         }
         if let Some(before) = before {
             self.members.set(before.id.index, false);
+            self.continuing.set(before.id.index, false);
             self.turns.set(before.weight, before.id.index, false);
             self.left.push(before);
         }
         if let Some(now) = now {
             self.members.set(now.id.index, true);
+            self.continuing.set(now.id.index, now.can_continue);
             self.turns.set(now.weight, now.id.index, true);
             self.joined.push(now);
         }
@@ -106,6 +110,8 @@ impl PoolBook {
         let arrivals = self.change_boards(&model.board, arrivals);
         let members = self.members.share();
         let turns = self.turns.share(&members);
+        let can_all = self.continuing.sorted.len() == members.len();
+        let continuing = if can_all { Arc::clone(&members) } else { self.continuing.share() };
         self.change_ring(model.policy.ring_layout(), &members, workers);
         self.change_bounds(model, members.len());
         self.left.clear();
@@ -115,6 +121,7 @@ impl PoolBook {
             policy: model.policy,
             block_seed: model.block_seed,
             members,
+            continuing,
             turns,
             registered: self.registered.share(),
             ring: self.ring.clone(),

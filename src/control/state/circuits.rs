@@ -42,6 +42,7 @@ impl State {
         if was_tripped != (circuit == Circuit::Open) {
             self.touch(id);
             self.watch_load(id, now);
+            self.make_up_for_loss(now);
         }
     }
 

@@ -88,12 +88,17 @@ impl State {
         self.stats.workers_removed_total.add(1);
         let entry = self.registry.get_mut(id).expect("a draining worker is still there");
         info!(worker = %entry.spec.url.text, "worker removed");
+        if entry.pacing.ejected().is_some() {
+            entry.pacing.readmit(entry.cells.pace().read(), now);
+            self.stats.workers_ejected.sub(1);
+        }
         if let Some(to) = entry.waiting.take() {
             let reply = legacy::removed_while_waiting(&entry.spec.url.text);
             orders.push(Order::Reply { to, reply });
         }
         self.drain_check_due.get_or_insert(now + limits::DRAIN_CHECK);
         self.touch(id);
+        self.make_up_for_loss(now);
     }
 
     /// Replaces what is said about a worker.
@@ -225,8 +230,10 @@ impl State {
             self.forget_placements(id);
         }
         self.watch_load(id, now);
-        if change == Change::Recovered {
-            self.recover(id, now);
+        match change {
+            Change::Recovered => self.recover(id, now),
+            Change::Lost => self.make_up_for_loss(now),
+            Change::None | Change::Reached => {}
         }
         if must_describe {
             orders.push(Order::Task(Task::Describe { worker: id, target }));
@@ -298,6 +305,7 @@ impl State {
         self.touch(id);
         self.watch_load(id, now);
         if has_other_models {
+            self.make_up_for_loss(now);
             let known = self.registry.get(id).and_then(|entry| entry.cells.engine_load());
             self.weigh_engine(id, known);
         }

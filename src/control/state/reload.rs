@@ -53,6 +53,9 @@ impl State {
                 self.let_all_through(id, now);
             }
         }
+        if self.config.pace != before.pace {
+            self.pace_rules_changed(now);
+        }
         for spec in specs {
             let is_new = self.registry.by_url(&spec.url).is_none();
             if is_new && self.registry.has_room() && self.shutdown == Shutdown::Running {

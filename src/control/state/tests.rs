@@ -17,9 +17,11 @@ use crate::control::worker::Stage;
 
 mod circuits;
 mod discovered;
+mod ejection;
 mod faults;
 mod handover;
 mod loads;
+mod picks;
 mod routing;
 mod simulation;
 mod upkeep;

@@ -1,4 +1,5 @@
-//! What control looks after from time to time: ranges of prompt lengths, and keys that nobody uses any more.
+//! What control looks after from time to time: ranges of prompt lengths, slow workers, and keys that nobody uses any
+//! more.
 
 use std::time::Duration;
 
@@ -19,11 +20,12 @@ pub(super) struct Upkeep {
     held_due: Duration,
     /// When breakers are looked at, at the first occasion.
     circuits_due: Duration,
+    paces_due: Option<Duration>,
 }
 
 impl State {
     pub(super) fn next_upkeep(&self) -> Option<Duration> {
-        [self.upkeep.bounds_due, self.upkeep.sweep_due].into_iter().flatten().min()
+        [self.upkeep.bounds_due, self.upkeep.sweep_due, self.upkeep.paces_due].into_iter().flatten().min()
     }
 
     /// Does what is due by `now`, and plans the next time for what is needed at all.
@@ -40,10 +42,18 @@ impl State {
             let has_ranges = self.adjust_ranges();
             self.upkeep.bounds_due = has_ranges.then(|| now + self.config.bucket_adjust_interval);
         }
+        if self.config.pace.is_some() && is_due(self.upkeep.paces_due) {
+            self.upkeep.paces_due = self.compare_paces(now);
+        }
         if is_due(self.upkeep.sweep_due) {
             let has_keys = self.sweep_keys(now);
             self.upkeep.sweep_due = has_keys.then(|| now + self.config.eviction_interval);
         }
+    }
+
+    /// Slow workers are judged by other rules, or by none: then those that are ejected come back.
+    pub(super) fn pace_rules_changed(&mut self, now: Duration) {
+        self.upkeep.paces_due = self.compare_paces(now);
     }
 
     /// Tells shards how many blocks each worker holds by now. A placement tells its own worker's number at once; this is

@@ -83,6 +83,28 @@ fn an_arrival_is_one_that_was_not_there() {
     assert_eq!(board.arrivals(), 3);
 }
 
+#[test]
+fn who_is_full_is_chosen_when_all_are() {
+    let board = board_of(3);
+    board.set_full(0, true);
+    (1..3).for_each(|index| board.add(index, 1_000_000));
+    let least = |excluded: &[u32]| board.least(excluded).map(|least| least.index);
+    assert_eq!((least(&[]), least(&[1])), (Some(1), Some(2)));
+    assert_eq!(least(&[1, 2]), Some(0));
+    (1..3).for_each(|index| board.set_full(index, true));
+    assert_eq!(least(&[]), Some(0));
+    board.add(0, 5);
+    assert_eq!((board.cost(0), board.total()), (Some(FULL + 5), 2_000_005), "a mark is no load");
+    board.set_present(0, false);
+    board.set_full(0, false);
+    assert_eq!(board.cost(0), None, "it is not there");
+    board.set_present(0, true);
+    assert_eq!(board.cost(0), Some(5));
+    (1..3).for_each(|index| board.set_full(index, true));
+    (1..3).for_each(|index| board.set_full(index, false));
+    assert_eq!(board.cost(2), Some(1_000_000), "marked twice, let off once");
+}
+
 /// What a board should say, kept the slow way.
 fn naive_least(costs: &[Option<u32>], excluded: &[u32]) -> Option<u32> {
     let allowed = |&(index, _): &(usize, &Option<u32>)| !excluded.contains(&(index as u32));

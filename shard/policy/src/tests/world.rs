@@ -84,6 +84,7 @@ impl World {
             policy,
             block_seed: 0,
             members: indexes.clone().collect(),
+            continuing: Arc::from([]),
             turns: indexes.clone().flat_map(|index| vec![index; ratios[index as usize] as usize]).collect(),
             registered: indexes.collect(),
             ring: policy.ring_layout().map(|layout| Arc::new(Ring::new(layout).changed(&[], &members))),
@@ -124,6 +125,33 @@ impl World {
 
     pub(super) fn set_present(&self, index: u32, is_present: bool) {
         self.board().set_present(index, is_present);
+    }
+
+    /// Says that these workers alone can go on with another's answer.
+    pub(super) fn set_continuing(&mut self, continuing: &[u32]) {
+        let fleet = Arc::get_mut(&mut self.snapshot.fleet).expect("one owner");
+        Arc::get_mut(&mut fleet.pools[0]).expect("one owner").continuing = continuing.into();
+        let workers: Vec<Arc<Worker>> = fleet.workers.iter().map(Arc::clone).collect();
+        for old in workers {
+            let can_continue = continuing.contains(&old.id.index);
+            let worker = Worker {
+                id: old.id,
+                url: old.url.clone(),
+                host: old.host.clone(),
+                base_path: "".into(),
+                transport: fleet::snapshot::Transport::Plain,
+                addresses: Box::new([]),
+                authorization: None,
+                weight: old.weight,
+                ring_weight: old.ring_weight,
+                can_continue,
+                role: old.role,
+                bootstrap_port: old.bootstrap_port,
+                cells: Arc::clone(&old.cells),
+                boards: old.boards.clone(),
+            };
+            fleet.workers.set(old.id.index, Some(Arc::new(worker)));
+        }
     }
 
     pub(super) fn set_bounds(&mut self, bounds: &[u32]) {

@@ -13,6 +13,7 @@ use super::SECOND;
 use crate::control::rig::BREAKER;
 use crate::control::rig::Rig;
 use crate::control::rig::config;
+use crate::control::worker::Recovery;
 
 const OPEN: Duration = Duration::from_millis(BREAKER.open_ms);
 
@@ -103,6 +104,8 @@ fn a_worker_gets_its_share_back_step_by_step() {
     }
     assert_eq!(shares, [0.125, 0.25, 0.5, 1.0]);
     assert_eq!(share(&rig, B), 1.0);
+    let entry = rig.state.registry.get(rig.id(A)).expect("registered");
+    assert_eq!((entry.recovery, entry.circuit_due), (Recovery::Over, None), "and nothing is left to do");
 }
 
 #[test]

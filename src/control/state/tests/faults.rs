@@ -8,6 +8,7 @@ use fleet::admission::Gate;
 use fleet::admission::GateRules;
 use fleet::breaker::BreakerRules;
 use fleet::budget::RetryBudget;
+use fleet::pressure::FullWorkers;
 use fleet::report::Report;
 use fleet::rules::Policy;
 use fleet::rules::Rules;
@@ -19,6 +20,7 @@ use rand::rngs::SmallRng;
 use shard::retry::RetryRules;
 
 use crate::control::event::Event;
+use crate::control::pace::PaceRules;
 use crate::control::rig::Rig;
 use crate::control::rig::answer;
 use crate::control::rig::config;
@@ -27,10 +29,12 @@ mod book;
 mod check;
 mod engines;
 mod flight;
+mod full;
 
 use self::book::Book;
 use self::book::Seen;
 use self::engines::Engines;
+use self::engines::Mode;
 use self::flight::Flight;
 
 const SEEDS: u64 = 1_000;
@@ -44,6 +48,8 @@ struct Shard {
     replica: Replica,
     /// Reports that have not left yet.
     batch: Vec<Report>,
+    /// Workers that it has to let off.
+    full: FullWorkers,
     /// How old its coarse clock is.
     lag: Duration,
 }
@@ -93,6 +99,14 @@ impl Simulation {
         config.health.failure_threshold = rng.random_range(1..=3);
         config.worker_failures_max = [0, 3, 8][rng.random_range(0..3)];
         config.recovery_ramp = [Duration::ZERO, Duration::from_secs(3)][rng.random_range(0..2)];
+        config.pace = Some(PaceRules {
+            factor: 3.0,
+            window: Duration::from_millis(500),
+            tokens_min: 10,
+            firsts_min: 3,
+            ejection: Duration::from_secs(3),
+            ejection_max: Duration::from_secs(9),
+        });
         let mut rig = Rig::new(config);
         rig.alive.extend(urls.iter().cloned());
         rig.settle();
@@ -101,6 +115,7 @@ impl Simulation {
                 snapshot: rig.snapshot.clone(),
                 replica: Replica::new(seed ^ index << 32),
                 batch: Vec::new(),
+                full: FullWorkers::default(),
                 lag: Duration::from_millis(index * 3),
             })
             .collect();
@@ -161,6 +176,8 @@ impl Simulation {
         self.add();
         self.services();
         self.adopt();
+        self.let_off();
+        self.stream();
         if self.gate.due_us().is_some_and(|due_us| due_us <= self.now_us()) {
             self.gate.pump(self.now_us());
         }
@@ -206,6 +223,24 @@ impl Simulation {
             if self.rng.random_range(0..4) > 0 {
                 shard.snapshot = self.rig.snapshot.clone();
             }
+        }
+    }
+
+    /// Long streams of others go on at every worker, slowly where the engine is slow: steps are too coarse to tell by the
+    /// requests that are followed here.
+    fn stream(&mut self) {
+        for worker in self.rig.members() {
+            let gap_ms = if self.engines.get(&worker.url).mode == Mode::Slow { 900 } else { 30 };
+            worker.cells.pace().add_tokens(10, 10 * gap_ms * 1_000);
+        }
+    }
+
+    /// Shards let workers off that counted as full.
+    fn let_off(&mut self) {
+        for shard in &mut self.shards {
+            let now_ms = self.rig.now.saturating_sub(shard.lag).as_millis() as u64;
+            let fleet = &shard.snapshot.fleet;
+            shard.full.let_off(now_ms, |id| fleet.worker(id).is_some());
         }
     }
 

@@ -22,7 +22,7 @@ use super::flight::Phase;
 pub(super) type Seen = BTreeMap<&'static str, u64>;
 
 /// What must come up, over all seeds.
-pub(super) const EXPECTED: [&str; 20] = [
+pub(super) const EXPECTED: [&str; 22] = [
     "crash",
     "restart",
     "stall",
@@ -43,6 +43,8 @@ pub(super) const EXPECTED: [&str; 20] = [
     "opened",
     "probed",
     "closed",
+    "full",
+    "ejected",
 ];
 
 /// A breaker by its definition.

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fleet::breaker::Circuit;
+use fleet::cell::Counter;
 use fleet::id::WorkerId;
 use fleet::snapshot::Worker;
 
 use super::Simulation;
 use super::book::Seen;
 use super::flight::Phase;
+use crate::control::pace::ejected_max;
 
 /// Rounds within which everything is as before the faults.
 const ROUNDS_MAX: u32 = 3_000;
@@ -21,6 +23,14 @@ impl Simulation {
         self.book.check_breakers(&self.rig.snapshot);
         self.check_gate();
         self.check_loads();
+        self.check_ejections();
+    }
+
+    /// Never too many are kept out for being slow, whoever else has failed.
+    fn check_ejections(&mut self) {
+        let up = || self.rig.state.registry.registered().filter(|entry| entry.is_up());
+        let ejected = up().filter(|entry| entry.pacing.ejected().is_some()).count();
+        assert!(ejected <= ejected_max(up().count()), "{ejected} of {} are ejected", up().count());
     }
 
     /// What is in flight is what has a permit, and never more than may be.
@@ -74,11 +84,15 @@ impl Simulation {
         self.engines.heal();
         self.is_healing = true;
         for _ in 0..ROUNDS_MAX {
-            if self.is_healed() {
+            // What was sent during the faults may still fail.
+            let is_healed = self.is_healed();
+            if is_healed && self.flights.is_empty() && self.shards.iter().all(|shard| shard.full.is_empty()) {
                 break;
             }
-            self.arrive();
-            self.arrive();
+            if !is_healed {
+                self.arrive();
+                self.arrive();
+            }
             self.pass(ROUND);
             self.check();
         }
@@ -93,21 +107,19 @@ impl Simulation {
         };
         let members: Vec<String> = self.rig.members().iter().map(stand).collect();
         assert!(self.is_healed(), "under {} the fleet is not as before: {members:?}", self.policy());
-        for _ in 0..ROUNDS_MAX {
-            if self.flights.is_empty() {
-                break;
-            }
-            self.pass(ROUND);
-            self.check();
-        }
         assert!(self.flights.is_empty() && self.book.all_ended(), "requests without an end");
         for class in self.gate.rules().class_ids() {
             assert_eq!((self.gate.in_flight(class), self.gate.depth(class)), (0, 0), "{class:?}");
         }
         for pool in &self.rig.snapshot.fleet.pools {
             assert_eq!(pool.board.total(), 0, "something is left on the board");
+            for &index in &*pool.members {
+                assert_eq!(pool.board.cost(index), Some(0), "worker {index} counts as full");
+            }
         }
         self.check_whole_service();
+        let ejections: u64 = self.rig.state.stats().ejections_total.iter().map(Counter::get).sum();
+        *self.book.seen.entry("ejected").or_default() += ejections;
         std::mem::take(&mut self.book.seen)
     }
 

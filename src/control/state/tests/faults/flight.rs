@@ -60,6 +60,8 @@ pub(super) struct Flight {
     /// Whether `hold` counts in its worker's load.
     pub(super) counts: bool,
     is_repeat: bool,
+    /// When its worker was chosen, or its last token came.
+    progress: Duration,
     /// The period of the breaker that this probes, by the book; 0 when it was closed.
     pub(super) period: u64,
     /// Whether the breaker has been told.
@@ -111,6 +113,16 @@ impl Flight {
         }
     }
 
+    /// A token has come.
+    fn token(&mut self, now: Duration) {
+        let time_us = (now - self.progress).as_micros() as u64;
+        if let Some(hold) = &mut self.hold {
+            if self.told == 0 { hold.first_token(time_us) } else { hold.more_tokens(1, time_us) }
+        }
+        self.told += 1;
+        self.progress = now;
+    }
+
     pub(super) fn is_queued(&self) -> bool {
         matches!(self.phase, Phase::Queued { .. }) && self.verdict.is_none()
     }
@@ -147,6 +159,7 @@ impl Simulation {
             hold: None,
             counts: false,
             is_repeat: false,
+            progress: now,
             period: 0,
             is_judged: true,
             failed: Failed::default(),
@@ -255,16 +268,17 @@ impl Simulation {
         let blocks: Vec<u64> = (0..=flight.conversation % 24).map(block).collect();
         let prompt_bytes = bytes_covered(blocks.len() as u32, usize::MAX);
         let key = flight.conversation.to_string();
-        let Shard { snapshot, replica, batch, lag } = &mut self.shards[flight.shard];
+        let Shard { snapshot, replica, batch, lag, .. } = &mut self.shards[flight.shard];
         let Some(pool) = snapshot.fleet.pools.first().map(Arc::clone) else { return false };
         let request = Request {
             blocks: if pool.policy.reads_prompt() { &blocks } else { &[] },
             prompt_bytes,
             keys: Keys { session: Some(key.as_bytes()), routing: Some(key.as_bytes()), ..Keys::default() },
             excluded: flight.attempts.tried(),
+            must_continue: false,
             tick: now.saturating_sub(*lag).as_secs() as u32,
         };
-        let picked = pick(replica, snapshot, &pool, &request, Some(&self.breaker), false);
+        let picked = pick(replica, snapshot, &pool, &request, Some(&self.breaker));
         let routable = self.book.routable(snapshot, &pool);
         if starts_over {
             flight.round.clear();
@@ -295,6 +309,7 @@ impl Simulation {
         (flight.counts, flight.is_judged) = (true, false);
         flight.period = self.book.admitted(id);
         flight.phase = Phase::Dialing { until: now + CONNECT_TIMEOUT };
+        flight.progress = now;
         true
     }
 
@@ -343,17 +358,21 @@ impl Simulation {
             if let Some(hold) = &mut flight.hold {
                 hold.prompt_done();
             }
-            flight.told += u32::from(flight.is_stream);
+            if flight.is_stream {
+                flight.token(now);
+            }
         }
         if has_head && left == 1 {
             self.release(flight);
             self.judge(flight, Outcome::Success);
             if let Some(hold) = &flight.hold {
                 hold.worker().cells.succeed();
+                hold.worker().cells.pressure().ease();
             }
             return Step::Ends(End::Complete);
         }
-        let due = now + Duration::from_millis(self.rng.random_range(1..=40));
+        let pauses = if mode == Mode::Slow { 300..=900 } else { 1..=40 };
+        let due = now + Duration::from_millis(self.rng.random_range(pauses));
         let stalls = match flight.told {
             0 => stalls,
             _ => Some(now + INTER_TOKEN_TIMEOUT),
@@ -366,6 +385,11 @@ impl Simulation {
     /// The worker answered with a status other than 200.
     fn answered(&mut self, flight: &mut Flight, status: u16, retry_after: Duration) -> Step {
         self.judge(flight, retry::outcome_of(status));
+        if let Some(hold) = flight.hold.as_ref().filter(|_| retry::is_back_pressure(status)) {
+            let now_ms = self.coarse_ms(flight.shard);
+            self.shards[flight.shard].full.press(hold.worker(), retry_after, now_ms);
+            self.book.note("full");
+        }
         if !retry::is_retryable(status) {
             self.release(flight);
             return Step::Ends(End::Complete);

@@ -117,6 +117,7 @@ impl Simulation {
                 identity: None,
             },
             excluded,
+            must_continue: false,
             tick: now.saturating_sub(*lag).as_secs() as u32,
         };
         let choice = replica.choose(snapshot, pool, &request);
