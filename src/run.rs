@@ -134,6 +134,7 @@ pub(crate) fn start(mut config: Config, launch: Option<Launch>) -> Result<Runnin
         admin,
         tokens,
         gate: config.admission.take().map(|rules| Arc::new(Gate::new(rules))),
+        tenants: Arc::default(),
     };
     let sources = Sources {
         shards: shard_stats.clone(),
@@ -176,6 +177,8 @@ pub(crate) fn start(mut config: Config, launch: Option<Launch>) -> Result<Runnin
             control_config,
             shard_config: Arc::clone(&shared.config),
             retry_budget: Arc::clone(&shared.retry_budget),
+            gate: shared.gate.clone(),
+            start,
             tls: server,
             filter: logs.filter(),
             control: results.clone(),

@@ -1,12 +1,15 @@
 //! The client's side of an exchange: what it sends early, whether it is still there, and what it is sent.
 
 use std::future::Future;
+use std::future::poll_fn;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::pin::pin;
+use std::task::Poll;
 
 use api::error::ErrorCode;
 
+use crate::admit::Notice;
 use crate::guard::Door;
 use crate::limits;
 use crate::rt::socket::Received;
@@ -39,6 +42,8 @@ pub(crate) struct Client<'a> {
     deadline_ms: u64,
     /// When the worker must have sent the next token; 0 for whenever.
     token_deadline_ms: u64,
+    /// Where it hears that a higher class needs its place, as long as it may.
+    pub(crate) notice: Option<Notice>,
     /// Whether the socket is still watched for the client's leaving. Not once more has come early than is kept:
     /// then it stays readable.
     watching: Watching,
@@ -79,6 +84,7 @@ impl<'a> Client<'a> {
             deadline_ms: 0,
             token_deadline_ms: 0,
             door,
+            notice: None,
             watching: Watching::Yes,
         }
     }
@@ -88,6 +94,7 @@ impl<'a> Client<'a> {
         self.early = Vec::new();
         self.deadline_ms = 0;
         self.token_deadline_ms = 0;
+        self.notice = None;
         self.watching = Watching::Yes;
     }
 
@@ -167,7 +174,8 @@ impl<'a> Client<'a> {
     /// Runs `operation` while watching the client.
     ///
     /// # Errors
-    /// [`Stop::Gone`] when the client leaves; a rejection when the deadline passes or everything ends.
+    /// [`Stop::Gone`] when the client leaves; a rejection when the deadline passes, everything ends, or a higher class
+    /// needs the request's place.
     pub(crate) async fn beside<T>(
         &mut self,
         mut watch: Pin<&mut dyn Readiness>,
@@ -175,8 +183,17 @@ impl<'a> Client<'a> {
     ) -> Result<T, Stop> {
         let mut operation = pin!(operation);
         loop {
-            match wait::either(self.slot, operation.as_mut(), watch.as_mut(), self.watching).await {
-                Either::Done(done) => return Ok(done),
+            let either = {
+                let notice = self.notice.as_ref();
+                let operation = pin!(poll_fn(|cx| match (operation.as_mut().poll(cx), notice) {
+                    (Poll::Ready(done), _) => Poll::Ready(Ok(done)),
+                    (Poll::Pending, Some(notice)) => notice.poll(cx).map(Err),
+                    (Poll::Pending, None) => Poll::Pending,
+                }));
+                wait::either(self.slot, operation, watch.as_mut(), self.watching).await
+            };
+            match either {
+                Either::Done(done) => return done.map_err(Stop::Reject),
                 Either::Other => self.take_early()?,
                 Either::Interrupted(Interrupt::Deadline) => {
                     return Err(Stop::reject(

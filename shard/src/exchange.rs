@@ -51,6 +51,7 @@ use crate::rt::wait::Readiness;
 use crate::rt::wait::readable;
 use crate::state::Shard;
 use crate::stop::Stop;
+use crate::tenants;
 
 /// The method that asks what may be sent.
 const PREFLIGHT: &str = "OPTIONS";
@@ -229,6 +230,9 @@ async fn handle(
             admin(shard, client, watch, incoming, caller.principal.as_ref(), connection, trace).await
         }
         Handler::Relay(shape) => {
+            if let Err(error) = tenants::charge(shard, client.peer, incoming, shape, trace).await {
+                return answer_error(shard, client, connection, &error, trace).await;
+            }
             if shard.gate.is_some()
                 && let Err(stop) = admit::admit(shard, client, watch.as_mut(), incoming, trace).await
             {
@@ -337,7 +341,8 @@ async fn preflight(
 ) -> Next {
     trace.cors = trace.cors.for_preflight();
     let methods = trace.endpoint.methods();
-    let extra = (!methods.is_empty()).then_some(("allow", methods));
+    let allow = [("allow", methods)];
+    let extra = if methods.is_empty() { &[] } else { &allow[..] };
     let own = Own { status: 200, content_type: TEXT, body: b"", error_code: None, extra };
     answer(shard, client, connection, &own, trace).await
 }
@@ -355,7 +360,7 @@ async fn page(
         Endpoint::HealthGenerate => &fleet.health_generate,
         Endpoint::Models => &fleet.models,
         _ => {
-            let own = Own { status: 200, content_type: TEXT, body: b"OK", error_code: None, extra: None };
+            let own = Own { status: 200, content_type: TEXT, body: b"OK", error_code: None, extra: &[] };
             return answer(shard, client, connection, &own, trace).await;
         }
     };
@@ -365,7 +370,7 @@ async fn page(
         content_type: page.content_type,
         body: &page.body,
         error_code,
-        extra: None,
+        extra: &[],
     };
     answer(shard, client, connection, &own, trace).await
 }
@@ -398,12 +403,13 @@ async fn admin(
     guard::audit::answered(&shard.config().guard, principal, incoming.head, trace, reply);
     match answered {
         Ok(Ok(reply)) => {
+            let location = reply.location.as_deref().map(|location| ("location", location));
             let own = Own {
                 status: reply.status,
                 content_type: reply.content_type,
                 body: &reply.body,
                 error_code: reply.error_code,
-                extra: reply.location.as_deref().map(|location| ("location", location)),
+                extra: location.as_slice(),
             };
             answer(shard, client, connection, &own, trace).await
         }

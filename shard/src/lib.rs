@@ -41,6 +41,7 @@ mod route;
 pub mod rt;
 mod state;
 mod stop;
+mod tenants;
 mod upstream;
 
 use std::io;
@@ -64,6 +65,8 @@ use fleet::report::Report;
 use fleet::snapshot::Snapshot;
 use fleet::span::Span;
 use fleet::stats::ShardStats;
+use fleet::tenants::Policies;
+use fleet::tenants::Tenants;
 use rustls::ClientConfig;
 use rustls::ServerConfig;
 
@@ -125,6 +128,8 @@ pub struct ShardConfig {
     pub guard: Arc<Guard>,
     /// Header, lower case, whose value names a request's tenant, if clients are trusted to say so.
     pub tenant_header: Option<String>,
+    /// What tenants may ask for in a minute, if that is bounded.
+    pub tenant_policies: Option<Arc<Policies>>,
     /// Seed of this process's generators.
     pub seed: u64,
 }
@@ -150,6 +155,8 @@ pub struct Shared {
     pub tokens: Option<TokenRoad>,
     /// How many requests are in flight at a time, and who waits; none for no limit.
     pub gate: Option<Arc<Gate>>,
+    /// What tenants have had.
+    pub tenants: Arc<Tenants>,
 }
 
 /// One shard's own part.

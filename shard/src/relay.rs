@@ -98,6 +98,10 @@ pub(crate) async fn run(
     let decoder = BodyDecoder::new(head.framing);
     let outcome = match plan.way {
         Way::AtOnce(length) if early.len() >= length => {
+            if let Err(error) = admit::begin_answer(client, trace) {
+                drop(upstream);
+                return Relayed::Over(answer_error(shard, client, down.connection, &error, trace).await);
+            }
             let whole = Whole { head: &head, body: &early[..length], delimiter: plan.delimiter };
             let is_exact = early.len() == length;
             send_whole(shard, client, plan.connection, &whole, trace).await.map(|()| is_exact)
@@ -106,6 +110,12 @@ pub(crate) async fn run(
             let mut passage = Passage { shard, client, watch, upstream: &upstream, trace };
             match passage.hold(decoder, early).await {
                 Ok(Held::Whole { body, is_exact }) => {
+                    if let Err(error) = admit::begin_answer(client, trace) {
+                        drop(upstream);
+                        return Relayed::Over(
+                            answer_error(shard, client, down.connection, &error, trace).await,
+                        );
+                    }
                     let delimiter = Delimiter::Length(body.len() as u64);
                     let whole = Whole { head: &head, body: &body, delimiter };
                     send_whole(shard, client, plan.connection, &whole, trace).await.map(|()| is_exact)
@@ -115,11 +125,16 @@ pub(crate) async fn run(
                     let opening = Opening { head: &head, plan: &plan };
                     match passage.stream(&opening, &mut relay, &body, &[]).await {
                         Ok(is_exact) => Ok(is_exact),
-                        Err(broke) => return broken(shard, client, broke, relay, down, trace).await,
+                        Err(broke) => {
+                            drop(upstream);
+                            return broken(shard, client, broke, relay, down, trace).await;
+                        }
                     }
                 }
                 Err(HoldError::Stop(Stop::Gone)) => Err(()),
                 Err(HoldError::Stop(Stop::Reject(error))) => {
+                    // The exchange with the worker ends before anything else.
+                    drop(upstream);
                     note_timeout(shard, leg(trace), &error);
                     return Relayed::Over(answer_error(shard, client, down.connection, &error, trace).await);
                 }
@@ -144,7 +159,10 @@ pub(crate) async fn run(
             let opening = Opening { head: &head, plan: &plan };
             match passage.stream(&opening, &mut relay, &[], early).await {
                 Ok(is_exact) => Ok(is_exact),
-                Err(broke) => return broken(shard, client, broke, relay, down, trace).await,
+                Err(broke) => {
+                    drop(upstream);
+                    return broken(shard, client, broke, relay, down, trace).await;
+                }
             }
         }
     };
@@ -188,7 +206,7 @@ async fn broken(
     down: &mut Downstream<'_, '_>,
     trace: &mut Trace<'_>,
 ) -> Relayed {
-    if relay.is_done() && !matches!(broke, Broke::Gone) {
+    if relay.is_begun() && relay.is_done() && !matches!(broke, Broke::Gone) {
         // All has been said; what the worker still owed is of no use to the client.
         let mut out = Vec::new();
         let mut relay = relay;

@@ -18,6 +18,7 @@ use fleet::peers::Slot;
 use fleet::snapshot::Fleet;
 use fleet::snapshot::Snapshot;
 use fleet::stats::ShardStats;
+use fleet::tenants::Tenants;
 use policy::Replica;
 use rand::RngExt;
 use rand::SeedableRng;
@@ -63,6 +64,7 @@ pub(crate) struct Shard {
     pub(crate) lifecycle: Arc<Lifecycle>,
     pub(crate) retry_budget: Arc<RetryBudget>,
     pub(crate) gate: Option<Arc<Gate>>,
+    pub(crate) tenants: Arc<Tenants>,
     pub(crate) queue: Queue,
     snapshot: RefCell<Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
     /// The settings of this moment, as a copy that no other shard touches.
@@ -112,6 +114,7 @@ impl Shard {
             lifecycle: shared.lifecycle,
             retry_budget: shared.retry_budget,
             gate: shared.gate,
+            tenants: shared.tenants,
             queue: Queue::default(),
             snapshot: RefCell::new(snapshot),
             buffers: RefCell::new(Vec::new()),
