@@ -18,7 +18,8 @@ use fleet::cell::Lifecycle;
 use fleet::decision::DecisionRing;
 use fleet::report::BATCHES_QUEUED_MAX;
 use fleet::snapshot::Snapshot;
-use fleet::span::SPANS_QUEUED_MAX;
+use fleet::span::SPAN_BATCHES_QUEUED_MAX;
+use fleet::span::SpanRoad;
 use fleet::stats::ShardStats;
 use fleet::stats::StatsShape;
 use rustix::process::Resource;
@@ -57,7 +58,6 @@ use crate::systemd;
 use crate::systemd::Pulse;
 use crate::tls;
 use crate::traces;
-use crate::traces::TraceConfig;
 
 /// How long shards may take to end once they have been told to stop.
 const STOP_WAIT: Duration = Duration::from_secs(2);
@@ -120,8 +120,13 @@ pub(crate) fn start(mut config: Config, launch: Option<Launch>) -> Result<Runnin
     let (admin, admin_inbox) = crossbeam_channel::bounded(ADMIN_CALLS_QUEUED_MAX);
     let (results, results_inbox) = crossbeam_channel::bounded(control::RESULTS_QUEUED_MAX);
     let (tokens, verify) = issuer.map(jwks::serve).unzip();
-    let (spans, span_inbox) =
-        config.collector.is_some().then(|| crossbeam_channel::bounded(SPANS_QUEUED_MAX)).unzip();
+    let (spans, span_inbox) = match &config.collector {
+        Some(_) => {
+            let (batches, inbox) = crossbeam_channel::bounded(SPAN_BATCHES_QUEUED_MAX);
+            (Some(SpanRoad { batches, start_unix_ns: unix_ns_at(start) }), Some(inbox))
+        }
+        None => (None, None),
+    };
     let destinations = destinations(&config);
     let seed = config.shard.seed;
     let shared = Shared {
@@ -162,8 +167,7 @@ pub(crate) fn start(mut config: Config, launch: Option<Launch>) -> Result<Runnin
     let scraped = serve_metrics(metrics_listener, sources.clone(), Arc::clone(&shared.lifecycle));
     let mut extra: Vec<_> = std::iter::once(scraped).chain(verify).collect();
     if let (Some(spans), Some(collector)) = (span_inbox, config.collector.take()) {
-        let config = TraceConfig { collector, start_unix_ns: unix_ns_at(start) };
-        extra.push(Box::new(move || Box::pin(traces::run(spans, config))));
+        extra.push(Box::new(move || Box::pin(traces::run(spans, collector))));
     }
     let server = config.tls.server.map(Arc::new);
     extra.extend(server.clone().map(watch_certificate));

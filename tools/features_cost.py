@@ -9,7 +9,8 @@ The gateway runs one shard pinned to core 0 and logs warnings only; wrk and the 
 JSON, share core 1 and send the same requests to both. Rounds are interleaved; figures are medians of user and system
 time of the whole process per request.
 
-Needs wrk and nginx (Debian: wrk nginx-light). Our binary is $ROUTER_BIN (default target/release/ringway). Everything
+Needs wrk and nginx (Debian: wrk nginx-light). Our binaries are
+$ROUTER_BIN (default target/release/ringway) and $TOOLS_BIN (default target/release/tools). Everything
 listens on 127.0.0.1 only.
 """
 import argparse
@@ -21,11 +22,11 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 
 PORT, BACKEND, METRICS, COLLECTOR = 18920, 18921, 18922, 18923
 OURS = os.environ.get("ROUTER_BIN", "target/release/ringway")
+TOOLS = os.environ.get("TOOLS_BIN", "target/release/tools")
 TMP = tempfile.mkdtemp(prefix="features-cost-")
 ANSWER = ('{"id":"x","object":"chat.completion","model":"m","choices":[{"index":0,"message":{"role":"assistant",'
           '"content":"' + "word " * 40 + '"},"finish_reason":"stop"}]}')
@@ -57,21 +58,6 @@ http {{ access_log off; {paths} keepalive_requests 1000000000; keepalive_timeout
 client_max_body_size 1m; client_body_buffer_size 256k;
 server {{ listen 127.0.0.1:{BACKEND}; location / {{ default_type application/json; return 200 '{ANSWER}'; }} }} }}""")
     return ["nginx", "-c", conf, "-p", TMP]
-
-
-def swallow():
-    """Takes connections and what comes over them: a collector that the exporter waits for until it gives up."""
-    listener = socket.create_server(("127.0.0.1", COLLECTOR))
-
-    def read(connection):
-        while connection.recv(65536):
-            pass
-
-    def accept():
-        while True:
-            threading.Thread(target=read, args=(listener.accept()[0],), daemon=True).start()
-
-    threading.Thread(target=accept, daemon=True).start()
 
 
 def wait_port(port):
@@ -118,10 +104,10 @@ def main():
     options.add_argument("--on", help="other flags to compare with, as one string")
     options = options.parse_args()
     on_flags = ON if options.on is None else options.on.split()
-    swallow()
-    nginx = pinned(1, backend())
+    others = [pinned(1, backend()), pinned(1, [TOOLS, "collector", "--port", str(COLLECTOR)])]
     try:
         wait_port(BACKEND)
+        wait_port(COLLECTOR)
         for name, size in PROMPTS.items():
             prompt = "The quick brown fox jumps over it. " * (size // 35)
             script = write("post.lua", f"""wrk.method = "POST"
@@ -137,8 +123,9 @@ wrk.body = '{{"model":"m","messages":[{{"role":"user","content":"{prompt}"}}]}}'
                   f"(off {min(figures['off']):.2f}..{max(figures['off']):.2f}, "
                   f"on {min(figures['on']):.2f}..{max(figures['on']):.2f})", flush=True)
     finally:
-        nginx.send_signal(signal.SIGKILL)
-        nginx.wait()
+        for process in others:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
 
 
 main()

@@ -135,6 +135,7 @@ async fn tick_until_done(shard: &Rc<Shard>, accepting: &[Rc<Slot>]) {
         shard.take_settings();
         admit::keep_pace(&shard);
         shard.ports.flush(&shard.stats);
+        shard.ports.flush_spans(&shard.stats);
         // Loading also lets go of the previous snapshot when nothing else does.
         let fleet = shard.fleet();
         if ticks.is_multiple_of(limits::SWEEP_EVERY_TICKS) {
@@ -155,6 +156,7 @@ async fn tick_until_done(shard: &Rc<Shard>, accepting: &[Rc<Slot>]) {
         if is_done {
             // What the sweep woke still says goodbye.
             monoio::time::sleep(limits::TICK).await;
+            shard.ports.flush_spans(&shard.stats);
             return;
         }
     }

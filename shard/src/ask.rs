@@ -13,8 +13,8 @@ use std::task::Poll;
 
 use api::endpoint::PromptShape;
 use fleet::snapshot::Worker;
-use fleet::span::SpanContext;
 use fleet::stats::UpstreamFailure;
+use otlp::SpanContext;
 use wire::RequestHead;
 
 use crate::client::Client;

@@ -1,7 +1,7 @@
 //! Heads as they leave the gateway: requests to workers, responses to clients.
 
 use fleet::snapshot::Worker;
-use fleet::span::SpanContext;
+use otlp::SpanContext;
 use wire::Header;
 use wire::RequestHead;
 use wire::ResponseHead;
@@ -47,7 +47,9 @@ pub(crate) fn request_head(
     }
     respond::header("x-request-id", request_id, out);
     if let Some(span) = span {
-        respond::header("traceparent", &span.traceparent(), out);
+        out.extend_from_slice(b"traceparent: ");
+        out.extend_from_slice(&span.traceparent());
+        out.extend_from_slice(b"\r\n");
     }
     // A POST says its length even when it has no body (RFC 9110 §8.6).
     if body_len > 0 || head.method != "GET" {

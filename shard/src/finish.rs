@@ -9,10 +9,10 @@ use api::endpoint::METHODS;
 use api::endpoint::method_index;
 use api::error::ErrorCode;
 use fleet::admission::Permit;
-use fleet::span::Span;
-use fleet::span::SpanContext;
 use fleet::stats::status_index;
 use fleet::tenants::Charge;
+use otlp::Span;
+use otlp::SpanContext;
 use tracing::Level;
 use tracing::info;
 
@@ -22,6 +22,7 @@ use crate::clock::micros;
 use crate::guard::CorsBlock;
 use crate::retry::Attempts;
 use crate::route::Leg;
+use crate::spans::Spans;
 use crate::state::Shard;
 use crate::tenants;
 
@@ -134,19 +135,19 @@ impl<'a> Trace<'a> {
     }
 
     /// The request as a trace shows it.
-    fn span(&mut self, context: SpanContext, duration_us: u64) -> Span {
+    fn span(&self, context: SpanContext, duration_us: u64, spans: &Spans) -> Span<'_> {
         Span {
             context,
             method: self.method,
             route: self.endpoint.template(),
-            request_id: std::mem::take(&mut self.request_id),
-            start_us: self.shard.clock.since_start_us(self.started),
+            request_id: &self.request_id,
+            start_unix_ns: spans.unix_ns(self.shard.clock.since_start_us(self.started)),
             duration_us,
             first_byte_us: self.first_byte.map(|at| micros(self.started, at)),
             queued_us: self.queued_us,
             status: self.status,
             error: self.error.map(ErrorCode::code),
-            worker: self.leg.as_ref().map(Leg::shared_worker),
+            worker: self.leg.as_ref().map(|leg| &*leg.worker().url),
             attempts: self.attempts.made(),
             outcome: self.end.name(),
         }
@@ -205,9 +206,8 @@ impl Drop for Trace<'_> {
         if tracing::enabled!(target: "access", Level::INFO) {
             self.log(duration_us);
         }
-        if let Some(context) = self.span {
-            let span = self.span(context, duration_us);
-            self.shard.ports.end_span(span, &self.shard.stats);
+        if let (Some(context), Some(spans)) = (self.span, &self.shard.ports.spans) {
+            spans.push(&self.span(context, duration_us, spans), &self.shard.stats);
         }
     }
 }

@@ -39,6 +39,7 @@ mod resume;
 pub mod retry;
 mod route;
 pub mod rt;
+mod spans;
 mod state;
 mod stop;
 mod tenants;
@@ -63,7 +64,7 @@ use fleet::decision::DecisionRing;
 use fleet::peers::PeerCounts;
 use fleet::report::Report;
 use fleet::snapshot::Snapshot;
-use fleet::span::Span;
+use fleet::span::SpanRoad;
 use fleet::stats::ShardStats;
 use fleet::tenants::Policies;
 use fleet::tenants::Tenants;
@@ -144,7 +145,7 @@ pub struct Shared {
     /// Whether to go on.
     pub lifecycle: Arc<Lifecycle>,
     /// To whoever exports spans, if requests are traced.
-    pub spans: Option<Sender<Span>>,
+    pub spans: Option<SpanRoad>,
     /// How many retries may still be made.
     pub retry_budget: Arc<RetryBudget>,
     /// To control: what was noticed.

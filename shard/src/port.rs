@@ -14,20 +14,21 @@ use fleet::admin::AdminReply;
 use fleet::report::REPORTS_PER_BATCH_MAX;
 use fleet::report::Report;
 use fleet::secret::Secret;
-use fleet::span::Span;
-use fleet::span::SpanContext;
+use fleet::span::SpanRoad;
 use fleet::stats::ShardStats;
 use futures_channel::oneshot;
+use otlp::SpanContext;
 use wire::RequestHead;
 
 use crate::limits;
+use crate::spans::Spans;
 use crate::state::Shard;
 
 pub(crate) struct Ports {
     reports: Sender<Vec<Report>>,
     admin: Sender<AdminCall>,
     tokens: Option<TokenRoad>,
-    spans: Option<Sender<Span>>,
+    pub(crate) spans: Option<Spans>,
     batch: RefCell<Vec<Report>>,
     /// When the last batch left.
     flushed: Cell<Option<Instant>>,
@@ -40,13 +41,13 @@ impl Ports {
         reports: Sender<Vec<Report>>,
         admin: Sender<AdminCall>,
         tokens: Option<TokenRoad>,
-        spans: Option<Sender<Span>>,
+        spans: Option<SpanRoad>,
     ) -> Self {
         Self {
             reports,
             admin,
             tokens,
-            spans,
+            spans: spans.map(Spans::new),
             batch: RefCell::new(Vec::new()),
             flushed: Cell::new(None),
             is_flush_due: Cell::new(false),
@@ -93,13 +94,9 @@ impl Ports {
         }
     }
 
-    /// Leaves a span to be exported. One that nobody has room for is dropped and counted.
-    pub(crate) fn end_span(&self, span: Span, stats: &ShardStats) {
-        if let Some(spans) = &self.spans
-            && spans.try_send(span).is_err()
-        {
-            stats.spans_dropped_total.add(1);
-        }
+    /// Lets the spans go that have gathered.
+    pub(crate) fn flush_spans(&self, stats: &ShardStats) {
+        self.spans.iter().for_each(|spans| spans.flush(stats));
     }
 
     /// Sends what there is. A batch that control has no room for is dropped and counted.

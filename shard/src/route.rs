@@ -76,11 +76,6 @@ impl Leg {
         self.hold.worker()
     }
 
-    /// The worker, to be kept.
-    pub(crate) fn shared_worker(&self) -> Arc<Worker> {
-        Arc::clone(self.hold.worker())
-    }
-
     /// Counters of the model.
     pub(crate) fn stats(&self) -> &ModelStats {
         &self.stats

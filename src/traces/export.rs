@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use bytes::BytesMut;
 use h2::client::SendRequest;
 use http::Request;
+use otlp::Resource;
 use tokio::net::TcpStream;
 
 /// The call (opentelemetry-proto, `trace_service.proto`).
@@ -14,6 +14,8 @@ const METHOD: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Expor
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes of an answer that are read at most: it says little.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
+/// What stands before a message.
+const GRPC_HEAD_BYTES: usize = 5;
 /// `grpc-status` of success.
 const OK: &[u8] = b"0";
 
@@ -28,22 +30,27 @@ impl Collector {
         Self { address, connection: None }
     }
 
-    /// Has the collector take an export request. A connection that fails is made anew by the next call.
+    /// Has the collector take spans, each written as one of a `ScopeSpans`, in pieces that are sent as they are. A connection that fails is made anew by the next call.
     ///
     /// # Errors
     /// Why it was not taken.
-    pub(super) async fn export(&mut self, message: &[u8]) -> Result<(), String> {
+    pub(super) async fn export(&mut self, resource: &Resource, spans: Vec<Bytes>) -> Result<(), String> {
         let connection = match self.connection.take() {
             Some(connection) => connection,
             None => connect(&self.address).await?,
         };
         let mut ready = connection.ready().await.map_err(|error| error.to_string())?;
-        self.call(&mut ready, message).await?;
+        self.call(&mut ready, begin(resource, &spans)?, spans).await?;
         self.connection = Some(ready);
         Ok(())
     }
 
-    async fn call(&self, connection: &mut SendRequest<Bytes>, message: &[u8]) -> Result<(), String> {
+    async fn call(
+        &self,
+        connection: &mut SendRequest<Bytes>,
+        begin: Bytes,
+        spans: Vec<Bytes>,
+    ) -> Result<(), String> {
         let request = Request::post(format!("http://{}{METHOD}", self.address))
             .header("content-type", "application/grpc")
             .header("te", "trailers")
@@ -52,14 +59,10 @@ impl Collector {
             .map_err(|error| error.to_string())?;
         let (response, mut body) =
             connection.send_request(request, false).map_err(|error| error.to_string())?;
-        let mut frame = BytesMut::with_capacity(5 + message.len());
-        // Not compressed, and its length.
-        frame.extend_from_slice(&[0]);
-        frame.extend_from_slice(
-            &u32::try_from(message.len()).map_err(|error| error.to_string())?.to_be_bytes(),
-        );
-        frame.extend_from_slice(message);
-        body.send_data(frame.freeze(), true).map_err(|error| error.to_string())?;
+        for piece in std::iter::once(begin).chain(spans) {
+            body.send_data(piece, false).map_err(|error| error.to_string())?;
+        }
+        body.send_data(Bytes::new(), true).map_err(|error| error.to_string())?;
         let (head, mut answer) = response.await.map_err(|error| error.to_string())?.into_parts();
         if !head.status.is_success() {
             return Err(format!("HTTP {}", head.status.as_u16()));
@@ -85,6 +88,17 @@ impl Collector {
     }
 }
 
+/// What goes before the spans: that the message is not compressed, its length, and its beginning.
+fn begin(resource: &Resource, spans: &[Bytes]) -> Result<Bytes, String> {
+    let spans_len = spans.iter().map(Bytes::len).sum();
+    let mut frame = vec![0; GRPC_HEAD_BYTES];
+    resource.begin_request(spans_len, &mut frame);
+    let length = frame.len() - GRPC_HEAD_BYTES + spans_len;
+    let length = u32::try_from(length).map_err(|error| error.to_string())?;
+    frame[1..GRPC_HEAD_BYTES].copy_from_slice(&length.to_be_bytes());
+    Ok(frame.into())
+}
+
 async fn connect(address: &str) -> Result<SendRequest<Bytes>, String> {
     let connecting = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address));
     let stream =
@@ -108,6 +122,9 @@ mod tests {
     use tokio::task::LocalSet;
 
     use super::*;
+
+    /// Nobody looks into them here.
+    const SPANS: &[u8] = b"spans";
 
     /// A collector that answers with this status, in the head or in trailers, and says what it was sent.
     async fn serve(listener: TcpListener, status: &'static str, is_in_head: bool) -> Vec<u8> {
@@ -152,7 +169,7 @@ mod tests {
             let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
             let mut collector = Collector::new(listener.local_addr().expect("bound").to_string());
             let serving = tokio::task::spawn_local(serve(listener, status, is_in_head));
-            let result = collector.export(b"spans").await;
+            let result = collector.export(&Resource::new("r", "1"), vec![Bytes::from_static(SPANS); 2]).await;
             drop(collector);
             (result, serving.await.expect("it ends"))
         })
@@ -162,7 +179,11 @@ mod tests {
     fn a_call_is_one_message_and_its_status_counts() {
         for is_in_head in [false, true] {
             let (result, sent) = export("0", is_in_head);
-            assert_eq!((result, &sent[..]), (Ok(()), &b"\0\0\0\0\x05spans"[..]));
+            let mut message = Vec::new();
+            Resource::new("r", "1").begin_request(2 * SPANS.len(), &mut message);
+            message.extend_from_slice(&SPANS.repeat(2));
+            let length = u32::try_from(message.len()).expect("it is short");
+            assert_eq!((result, sent), (Ok(()), [&[0], &length.to_be_bytes()[..], &message].concat()));
             let (result, _) = export("14", is_in_head);
             assert_eq!(result, Err("gRPC status 14".to_owned()));
         }
@@ -175,7 +196,7 @@ mod tests {
             let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
             let address = listener.local_addr().expect("bound").to_string();
             drop(listener);
-            Collector::new(address).export(b"spans").await
+            Collector::new(address).export(&Resource::new("r", "1"), vec![Bytes::from_static(SPANS); 2]).await
         });
         assert!(result.is_err());
     }

@@ -1,5 +1,6 @@
 //! Traces: workers join the client's trace or a new one, and a collector that is away harms nobody.
 
+use testkit::collector::Collector;
 use testkit::place;
 use testkit::wait;
 use testkit::worker::Worker;
@@ -14,6 +15,7 @@ const PARENT: &str = "b7ad6b7169203331";
 
 on_every_setup! {
     workers_join_the_trace_of_the_client
+    requests_are_exported_as_spans
 }
 
 fn traceparent(worker: &Worker) -> Option<String> {
@@ -48,6 +50,28 @@ fn workers_join_the_trace_of_the_client(setup: Setup) {
     wait::until("the log says once that nobody takes them", || {
         gateway.has_logged(&["WARN", "spans cannot be exported"])
     });
+    gateway.wait_idle();
+}
+
+fn requests_are_exported_as_spans(setup: Setup) {
+    let (worker, collector) = (Worker::answering(), Collector::start());
+    let launch = setup.launch().switch("--enable-trace").flag("--otlp-traces-endpoint", collector.address());
+    let gateway = launch.worker(worker.url()).start();
+    let mut client = gateway.client();
+    // More than one batch, so that full ones leave and the tick brings the rest.
+    for at in 0..600 {
+        let request = chat("hello").header("x-request-id", &format!("request-{at}."));
+        assert_eq!(client.ask(&request).status, 200);
+    }
+    assert_eq!(client.ask(&chat("lost").header("x-request-id", "last.")).status, 200);
+    wait::until("every request is exported", || collector.has("last."));
+    for at in 0..600 {
+        assert!(collector.has(&format!("request-{at}.")), "request {at} is missing");
+    }
+    for text in ["POST /v1/chat/completions", "ringway.worker", &worker.url(), "service.name", "complete"] {
+        assert!(collector.has(text), "{text}");
+    }
+    assert_eq!(gateway.metrics().sum("smg_spans_dropped_total", &[]), 0.0);
     gateway.wait_idle();
 }
 

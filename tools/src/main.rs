@@ -1,6 +1,7 @@
-//! Tools of the repository: `tidy` checks its rules; `chaos`, `faults`, `startup` and `upgrade` try the release binary.
+//! Tools of the repository: `tidy` checks its rules; `chaos`, `faults`, `startup` and `upgrade` try the release binary; `collector` takes its spans.
 
 mod chaos;
+mod collector;
 mod faults;
 mod startup;
 mod tidy;
@@ -23,6 +24,7 @@ struct Args {
 enum Tool {
     Tidy(tidy::Args),
     Chaos(chaos::Args),
+    Collector(collector::Args),
     Faults(faults::Args),
     Startup(startup::Args),
     Upgrade(upgrade::Args),
@@ -32,6 +34,7 @@ fn main() -> ExitCode {
     let is_good = match argh::from_env::<Args>().tool {
         Tool::Tidy(_) => tidy::run(),
         Tool::Chaos(args) => chaos::run(&args),
+        Tool::Collector(args) => collector::run(&args),
         Tool::Faults(args) => faults::run(&args),
         Tool::Startup(args) => startup::run(&args),
         Tool::Upgrade(args) => upgrade::run(&args),

@@ -170,11 +170,19 @@ pub enum Used {
 
 /// What a complete JSON answer says of tokens at its end, where engines put it.
 pub fn used(answer: &[u8]) -> Option<Used> {
+    const KEY_END: &[u8] = b"_tokens\"";
     let end = &answer[answer.len().saturating_sub(USAGE_BYTES_MAX)..];
-    let last = |name: &[u8]| number_behind(&end[memchr::memmem::rfind(end, name)? + name.len()..]);
-    last(b"\"total_tokens\"")
-        .map(Used::Total)
-        .or_else(|| last(b"\"completion_tokens\"").or_else(|| last(b"\"output_tokens\"")).map(Used::Answer))
+    // Forwards, since only that way is vectorised.
+    let (mut total, mut own) = (None, None);
+    for at in memchr::memmem::find_iter(end, KEY_END) {
+        let (before, behind) = (&end[..at], &end[at + KEY_END.len()..]);
+        if before.ends_with(b"\"total") {
+            total = number_behind(behind).or(total);
+        } else if before.ends_with(b"\"completion") || before.ends_with(b"\"output") {
+            own = number_behind(behind).or(own);
+        }
+    }
+    total.map(Used::Total).or(own.map(Used::Answer))
 }
 
 /// The number that is the value of a key which ends here.

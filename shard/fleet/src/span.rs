@@ -1,130 +1,26 @@
-//! One request as a trace shows it (OpenTelemetry), on its way from a shard to whoever exports it.
+//! Requests as a trace shows them (OpenTelemetry), on their way from a shard to whoever exports them.
 
-use std::sync::Arc;
+use crossbeam_channel::Sender;
 
-use crate::snapshot::Worker;
+/// Spans that a shard hands over at a time, at most.
+pub const SPANS_PER_BATCH_MAX: u32 = 64;
+/// Batches that wait to be exported at most, over all shards; beyond it they are dropped and counted.
+pub const SPAN_BATCHES_QUEUED_MAX: usize = 512;
 
-/// Spans that wait to be exported at most, over all shards; beyond it they are dropped and counted.
-pub const SPANS_QUEUED_MAX: usize = 8_192;
-/// Length of a `traceparent` header's value of version 00.
-pub const TRACEPARENT_BYTES: usize = 55;
-
-/// Where a request stands in a trace (W3C Trace Context).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SpanContext {
-    /// Names the trace.
-    pub trace_id: u128,
-    /// Names this request's part of it.
-    pub span_id: u64,
-    /// The client's part of it; 0 if the trace begins here.
-    pub parent_id: u64,
+/// Spans of requests that have ended, in their wire form.
+#[derive(Debug, Default)]
+pub struct SpanBatch {
+    /// One behind the other, as `otlp::Span::push` writes them.
+    pub bytes: Vec<u8>,
+    /// How many there are.
+    pub count: u32,
 }
 
-/// A request that has ended.
-#[derive(Debug)]
-pub struct Span {
-    /// Where it stands.
-    pub context: SpanContext,
-    /// HTTP method.
-    pub method: &'static str,
-    /// Template of the path.
-    pub route: &'static str,
-    /// Request id.
-    pub request_id: String,
-    /// When its head had arrived, in microseconds since the process started.
-    pub start_us: u64,
-    /// How long it took, in microseconds.
-    pub duration_us: u64,
-    /// From the start to the first byte of the answer, in microseconds.
-    pub first_byte_us: Option<u64>,
-    /// How long it waited to be admitted, in microseconds.
-    pub queued_us: Option<u64>,
-    /// Status sent to the client; 0 for none.
-    pub status: u16,
-    /// Why the gateway answered itself, or ended the answer.
-    pub error: Option<&'static str>,
-    /// Who answered, or failed to.
-    pub worker: Option<Arc<Worker>>,
-    /// Attempts made.
-    pub attempts: u32,
-    /// How it ended: `complete`, `client_left` or `broken`.
-    pub outcome: &'static str,
-}
-
-// === impl SpanContext ===
-
-impl SpanContext {
-    /// The context of a request whose client sent this `traceparent`. None unless it follows the specification and asks
-    /// to be recorded; whoever knows a later version begins with the same fields.
-    pub fn of_client(traceparent: &[u8], span_id: u64) -> Option<Self> {
-        let is_long_enough = traceparent.len() == TRACEPARENT_BYTES
-            || (traceparent.len() > TRACEPARENT_BYTES && traceparent[TRACEPARENT_BYTES] == b'-');
-        let text =
-            std::str::from_utf8(traceparent.get(..TRACEPARENT_BYTES).filter(|_| is_long_enough)?).ok()?;
-        let mut fields = text.split('-');
-        let version = hex(fields.next()?, 2)?;
-        let trace_id = hex(fields.next()?, 32)?;
-        let parent_id = hex(fields.next()?, 16)? as u64;
-        let flags = hex(fields.next()?, 2)?;
-        let is_whole = fields.next().is_none() && (version != 0 || traceparent.len() == TRACEPARENT_BYTES);
-        let is_good = version != 0xff && trace_id != 0 && parent_id != 0 && flags & 1 == 1;
-        (is_whole && is_good).then_some(Self { trace_id, span_id, parent_id })
-    }
-
-    /// The header by which a worker joins the trace.
-    pub fn traceparent(&self) -> String {
-        format!("00-{:032x}-{:016x}-01", self.trace_id, self.span_id)
-    }
-}
-
-/// A number of exactly so many lower-case hexadecimal digits.
-fn hex(digits: &str, count: usize) -> Option<u128> {
-    let is_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
-    if digits.len() != count || !digits.bytes().all(is_hex) {
-        return None;
-    }
-    u128::from_str_radix(digits, 16).ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const GOOD: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-
-    fn read(text: &str) -> Option<SpanContext> {
-        SpanContext::of_client(text.as_bytes(), 7)
-    }
-
-    #[test]
-    fn a_trace_goes_on() {
-        let context = read(GOOD).expect("it is good");
-        assert_eq!(
-            (context.trace_id >> 64, context.parent_id),
-            (0x0af7_6519_16cd_43dd, 0xb7ad_6b71_6920_3331)
-        );
-        assert_eq!(context.traceparent(), "00-0af7651916cd43dd8448eb211c80319c-0000000000000007-01");
-        assert_eq!(read(&format!("01{}-more", &GOOD[2..])), Some(context), "a later version");
-    }
-
-    #[test]
-    fn what_breaks_the_rules_is_no_trace() {
-        for bad in [
-            "",
-            "00",
-            &GOOD[..54],
-            &format!("{GOOD}-more"),
-            &GOOD.to_uppercase(),
-            &GOOD.replace("00-", "ff-"),
-            &GOOD.replace("0af7651916cd43dd8448eb211c80319c", "00000000000000000000000000000000"),
-            &GOOD.replace("b7ad6b7169203331", "0000000000000000"),
-            &GOOD.replace("-01", "-00"),
-            &GOOD.replace('-', "_"),
-            "00-0af7651916cd43dd8448eb211c80319c0b7ad6b7169203331-01",
-            &GOOD.replace("0af", "+af"),
-            "é",
-        ] {
-            assert_eq!(read(bad), None, "{bad}");
-        }
-    }
+/// Where shards leave their spans.
+#[derive(Clone, Debug)]
+pub struct SpanRoad {
+    /// To the thread that exports them.
+    pub batches: Sender<SpanBatch>,
+    /// Time of the process's start in nanoseconds since 1970, from which a shard counts.
+    pub start_unix_ns: u64,
 }

@@ -8,8 +8,8 @@ use sha2::Digest;
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
-/// A SHA-256 digest.
-type KeyDigest = [u8; 32];
+/// A SHA-256 digest, as big-endian words.
+type KeyDigest = [u64; 4];
 
 /// Keys and what they stand for. The keys themselves are not kept.
 ///
@@ -24,14 +24,14 @@ pub(crate) struct KeyTable<T> {
 impl<T> KeyTable<T> {
     pub(crate) fn new(keys: impl IntoIterator<Item = (T, Secret)>) -> Self {
         let entries: Vec<_> = keys.into_iter().map(|(value, key)| (digest(key.as_bytes()), value)).collect();
-        let by_word = entries.iter().enumerate().map(|(at, (digest, _))| (first_word(digest), at)).collect();
+        let by_word = entries.iter().enumerate().map(|(at, (digest, _))| (digest[0], at)).collect();
         Self { by_word, entries }
     }
 
     /// What `key` stands for.
     pub(crate) fn find(&self, key: &[u8]) -> Option<&T> {
         let wanted = digest(key);
-        let (digest, value) = &self.entries[*self.by_word.get(&first_word(&wanted))?];
+        let (digest, value) = &self.entries[*self.by_word.get(&wanted[0])?];
         bool::from(digest.ct_eq(&wanted)).then_some(value)
     }
 }
@@ -43,11 +43,9 @@ impl<T: fmt::Debug> fmt::Debug for KeyTable<T> {
 }
 
 fn digest(key: &[u8]) -> KeyDigest {
-    Sha256::digest(key).into()
-}
-
-fn first_word(digest: &KeyDigest) -> u64 {
-    digest[..8].iter().fold(0, |word, &byte| word << 8 | u64::from(byte))
+    let digest: [u8; 32] = Sha256::digest(key).into();
+    let words = digest.as_chunks::<8>().0;
+    std::array::from_fn(|at| u64::from_be_bytes(words[at]))
 }
 
 #[cfg(test)]
@@ -69,7 +67,9 @@ mod tests {
     #[test]
     fn digests_are_sha_256_and_are_not_shown() {
         // FIPS 180-2, appendix B.1.
-        assert_eq!(first_word(&digest(b"abc")), 0xba78_16bf_8f01_cfea);
+        let expected =
+            [0xba78_16bf_8f01_cfea, 0x4141_40de_5dae_2223, 0xb003_61a3_9617_7a9c, 0xb410_ff61_f200_15ad];
+        assert_eq!(digest(b"abc"), expected);
         assert_eq!(format!("{:?}", KeyTable::new([("name", Secret::from("k"))])), r#"["name"]"#);
     }
 }

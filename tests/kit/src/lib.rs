@@ -6,13 +6,14 @@
 //!
 //! Code map: [`gateway`] (the process), [`client`] (what users do), [`worker`] (what engines do), [`http`] (what
 //! both of these read), [`metrics`] (the Prometheus page), [`issuer`] (who signs
-//! tokens), [`chaos`] (many requests over a fleet that changes), [`faults`] (the same over
+//! tokens), [`collector`] (who takes spans), [`chaos`] (many requests over a fleet that changes), [`faults`] (the same over
 //! engines that fail in every way).
 //!
 //! A wait that fails panics with what it waited for: its caller is a test.
 
 pub mod chaos;
 pub mod client;
+pub mod collector;
 pub mod faults;
 pub mod gateway;
 pub mod http;

@@ -1,20 +1,24 @@
 //! The order of the crates: who may know whom.
 
 /// Each crate of ours with those it may depend on, leaves first.
-const LAYERS: [(&str, &[&str]); 13] = [
+const LAYERS: [(&str, &[&str]); 14] = [
     ("wire", &[]),
     ("api", &["wire"]),
     ("engine", &[]),
+    ("otlp", &[]),
     ("fleet", &[]),
     ("text", &["api"]),
     ("policy", &["fleet"]),
-    ("shard", &["wire", "api", "engine", "text", "fleet", "policy"]),
+    ("shard", &["wire", "api", "engine", "otlp", "text", "fleet", "policy"]),
     ("engine-sim", &["wire", "api"]),
     ("bench", &["wire", "api", "engine-sim"]),
     ("replay", &["fleet", "policy"]),
     ("testkit", &["wire", "api"]),
     ("tools", &["testkit"]),
-    ("ringway", &["wire", "api", "engine", "text", "fleet", "policy", "shard", "engine-sim", "replay"]),
+    (
+        "ringway",
+        &["wire", "api", "engine", "otlp", "text", "fleet", "policy", "shard", "engine-sim", "replay"],
+    ),
 ];
 /// What only tests may use beyond that.
 const TESTS: [&str; 2] = ["testkit", "engine-sim"];

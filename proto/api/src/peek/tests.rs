@@ -154,3 +154,20 @@ fn what_was_used_is_read_from_the_end_of_an_answer() {
         assert_eq!(used(body.as_bytes()), expect, "{body}");
     }
 }
+
+#[test]
+fn an_answer_says_what_it_used() {
+    let usage = |members: &str| used(format!("{{\"choices\":[],\"usage\":{{{members}}}}}").as_bytes());
+    assert_eq!(usage(r#""prompt_tokens":3,"completion_tokens":4,"total_tokens" : 7"#), Some(Used::Total(7)));
+    assert_eq!(usage(r#""total_tokens":7,"prompt_tokens":3"#), Some(Used::Total(7)));
+    assert_eq!(usage(r#""input_tokens":3,"output_tokens":4"#), Some(Used::Answer(4)));
+    assert_eq!(usage(r#""total_tokens":"7","completion_tokens":4"#), Some(Used::Answer(4)));
+    assert_eq!(usage(r#""subtotal_tokens":7,"prompt_tokens":3"#), None);
+    assert_eq!(usage(r#""total_tokens":99999999999"#), None);
+    // What the text says of tokens is not what the engine says.
+    let said = format!(r#"{{"text":"\"total_tokens\": 9","{}usage":{{"total_tokens":1}}}}"#, "x".repeat(10));
+    assert_eq!(used(said.as_bytes()), Some(Used::Total(1)));
+    // Only the end is looked at.
+    let far = format!(r#"{{"usage":{{"total_tokens":1}},"text":"{}"}}"#, "x".repeat(USAGE_BYTES_MAX));
+    assert_eq!(used(far.as_bytes()), None);
+}
