@@ -98,24 +98,13 @@ pub(crate) async fn run(
     let decoder = BodyDecoder::new(head.framing);
     let outcome = match plan.way {
         Way::AtOnce(length) if early.len() >= length => {
-            if let Err(error) = admit::begin_answer(client, trace) {
-                drop(upstream);
-                return Relayed::Over(answer_error(shard, client, down.connection, &error, trace).await);
-            }
             let whole = Whole { head: &head, body: &early[..length], delimiter: plan.delimiter };
-            let is_exact = early.len() == length;
-            send_whole(shard, client, plan.connection, &whole, trace).await.map(|()| is_exact)
+            send_whole(shard, client, plan.connection, &whole, trace).await.map(|()| early.len() == length)
         }
         Way::AtOnce(_) | Way::Hold => {
             let mut passage = Passage { shard, client, watch, upstream: &upstream, trace };
             match passage.hold(decoder, early).await {
                 Ok(Held::Whole { body, is_exact }) => {
-                    if let Err(error) = admit::begin_answer(client, trace) {
-                        drop(upstream);
-                        return Relayed::Over(
-                            answer_error(shard, client, down.connection, &error, trace).await,
-                        );
-                    }
                     let delimiter = Delimiter::Length(body.len() as u64);
                     let whole = Whole { head: &head, body: &body, delimiter };
                     send_whole(shard, client, plan.connection, &whole, trace).await.map(|()| is_exact)
@@ -131,12 +120,10 @@ pub(crate) async fn run(
                         }
                     }
                 }
-                Err(HoldError::Stop(Stop::Gone)) => Err(()),
+                Err(HoldError::Stop(Stop::Gone)) => Err(None),
                 Err(HoldError::Stop(Stop::Reject(error))) => {
-                    // The exchange with the worker ends before anything else.
-                    drop(upstream);
                     note_timeout(shard, leg(trace), &error);
-                    return Relayed::Over(answer_error(shard, client, down.connection, &error, trace).await);
+                    Err(Some(error))
                 }
                 Err(HoldError::Broken) => return again(shard, UpstreamFailure::Body, trace),
             }
@@ -181,7 +168,12 @@ pub(crate) async fn run(
             trace.end = End::Complete;
             if plan.connection == Connection::Close { Next::Close } else { Next::KeepAlive }
         }
-        Err(()) => Next::Close,
+        Err(None) => Next::Close,
+        Err(Some(error)) => {
+            // The exchange with the worker ends before anything else.
+            drop(upstream);
+            answer_error(shard, client, down.connection, &error, trace).await
+        }
     })
 }
 
@@ -358,13 +350,15 @@ struct Whole<'a, 'h> {
     delimiter: Delimiter,
 }
 
+/// Sends a complete answer. An error is what to send instead, or none when the client is gone.
 async fn send_whole(
     shard: &Rc<Shard>,
     client: &mut Client<'_>,
     connection: Connection,
     whole: &Whole<'_, '_>,
     trace: &mut Trace<'_>,
-) -> Result<(), ()> {
+) -> Result<(), Option<ApiError>> {
+    admit::begin_answer(client, trace)?;
     let mut out = shard.take_buffer();
     let explanation = trace.leg.as_ref().and_then(|leg| leg.explanation.as_deref());
     let cors = trace.config.guard.cors_lines(trace.cors);
@@ -384,5 +378,5 @@ async fn send_whole(
     trace.first_byte = Some(shard.clock.now());
     let sent = client.send(shard, &out, body).await;
     shard.give_buffer(out);
-    sent
+    sent.map_err(|()| None)
 }

@@ -63,10 +63,17 @@ struct Stripe {
     swept_us: u64,
 }
 
+/// What a request was charged, and what it cost in tokens.
+#[derive(Clone, Copy, Debug)]
+struct Settlement {
+    charge: Charge,
+    used: u32,
+}
+
 #[derive(Debug)]
 struct Shelf {
     stripe: Mutex<Stripe>,
-    mailbox: (Sender<(Charge, u32)>, Receiver<(Charge, u32)>),
+    mailbox: (Sender<Settlement>, Receiver<Settlement>),
 }
 
 /// The accounts of all tenants.
@@ -115,7 +122,7 @@ impl Tenants {
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return None,
         };
-        for (charge, used) in shelf.mailbox.1.try_iter().take(SETTLEMENTS_QUEUED_MAX) {
+        for Settlement { charge, used } in shelf.mailbox.1.try_iter().take(SETTLEMENTS_QUEUED_MAX) {
             stripe.settle(charge, used, now_us);
         }
         Some(stripe.charge(account, quota, tokens, now_us))
@@ -128,7 +135,7 @@ impl Tenants {
             Ok(mut stripe) => stripe.settle(charge, used, now_us),
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner().settle(charge, used, now_us),
             // Without room it is dropped: the estimate stands.
-            Err(TryLockError::WouldBlock) => drop(shelf.mailbox.0.try_send((charge, used))),
+            Err(TryLockError::WouldBlock) => drop(shelf.mailbox.0.try_send(Settlement { charge, used })),
         }
     }
 
