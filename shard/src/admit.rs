@@ -85,7 +85,7 @@ pub(crate) async fn admit(
     };
     outcomes[outcome(&result) as usize].add(1);
     let permit = result?;
-    client.notice = permit.stake().map(|stake| Notice { shard: Rc::clone(shard), stake });
+    client.notice = permit.stake().map(|stake| Box::new(Notice { shard: Rc::clone(shard), stake }));
     trace.permit = Some(permit);
     Ok(())
 }

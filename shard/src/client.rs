@@ -37,13 +37,14 @@ pub(crate) struct Client<'a> {
     /// Bytes read behind the last request: the start of a pipelined one.
     pub(crate) early: Vec<u8>,
     /// How many of them came while an answer was being made.
-    early_bytes: u64,
+    early_bytes: u32,
     /// When the exchange must be over.
     deadline_ms: u64,
     /// When the worker must have sent the next token; 0 for whenever.
     token_deadline_ms: u64,
-    /// Where it hears that a higher class needs its place, as long as it may.
-    pub(crate) notice: Option<Notice>,
+    /// Where it hears that a higher class needs its place, as long as it may. Boxed: connections that sit idle, or whose
+    /// requests have no class, have no room set aside for it.
+    pub(crate) notice: Option<Box<Notice>>,
     /// Whether the socket is still watched for the client's leaving. Not once more has come early than is kept:
     /// then it stays readable.
     watching: Watching,
@@ -152,7 +153,7 @@ impl<'a> Client<'a> {
         self.early.reserve(limits::BUFFER_BYTES);
         match self.stream.recv_spare(&mut self.early) {
             Ok(Received::Bytes(n)) => {
-                self.early_bytes += n as u64;
+                self.early_bytes = self.early_bytes.saturating_add(n as u32);
                 Ok(())
             }
             Ok(Received::WouldBlock) => Ok(()),
@@ -162,7 +163,7 @@ impl<'a> Client<'a> {
 
     /// Bytes taken early and not yet counted.
     pub(crate) fn take_early_bytes(&mut self) -> u64 {
-        std::mem::take(&mut self.early_bytes)
+        std::mem::take(&mut self.early_bytes).into()
     }
 
     /// Drops empty lines between requests (RFC 9112 §2.2): they are not the start of one.
@@ -184,7 +185,7 @@ impl<'a> Client<'a> {
         let mut operation = pin!(operation);
         loop {
             let either = {
-                let notice = self.notice.as_ref();
+                let notice = self.notice.as_deref();
                 let operation = pin!(poll_fn(|cx| match (operation.as_mut().poll(cx), notice) {
                     (Poll::Ready(done), _) => Poll::Ready(Ok(done)),
                     (Poll::Pending, Some(notice)) => notice.poll(cx).map(Err),
