@@ -19,6 +19,7 @@ use fleet::id::WorkerId;
 use fleet::report::Report;
 use fleet::snapshot::Claim;
 use fleet::snapshot::Fleet;
+use fleet::snapshot::ModelPools;
 use fleet::snapshot::NoPool;
 use fleet::snapshot::Pool;
 use fleet::snapshot::Worker;
@@ -137,8 +138,8 @@ pub(crate) fn choose(shard: &Rc<Shard>, input: &Input<'_, '_>) -> Result<Leg, Ap
         peek::peek_opaque(input.body, spans)
     };
     shard.with_snapshot(|snapshot| {
-        let pool_index = pool_index(&snapshot.fleet, peeked.model.as_deref())?;
-        let pool = &snapshot.fleet.pools[pool_index];
+        let pools = pools_of(&snapshot.fleet, peeked.model.as_deref())?;
+        let pool = &snapshot.fleet.pools[pools.regular.ok_or_else(no_workers)?];
         let began = shard.clock.now();
         blocks.clear();
         if pool.policy.reads_prompt() {
@@ -249,10 +250,10 @@ fn record(
     }
 }
 
-/// The pool of the request's model.
-fn pool_index(fleet: &Fleet, model: Option<&str>) -> Result<usize, ApiError> {
-    match fleet.pool_index(model) {
-        Ok(index) => Ok(index),
+/// The pools of the request's model.
+fn pools_of(fleet: &Fleet, model: Option<&str>) -> Result<ModelPools, ApiError> {
+    match fleet.pools_of(model) {
+        Ok(pools) => Ok(pools),
         Err(NoPool::NoWorkers) => Err(no_workers()),
         Err(NoPool::ModelRequired) => Err(ApiError::about(
             ErrorCode::ModelRequired,
@@ -278,9 +279,16 @@ fn no_workers() -> ApiError {
 /// Model names for an error message, cut where it would get long.
 fn model_names(fleet: &Fleet) -> String {
     const NAMES_MAX: usize = 20;
-    let mut names: Vec<&str> = fleet.pools.iter().take(NAMES_MAX).map(|pool| &*pool.model).collect();
-    if fleet.pools.len() > NAMES_MAX {
-        names.push("…");
+    // One more than is shown, to see whether there is more.
+    let mut names: Vec<&str> = Vec::new();
+    for name in fleet.pools.iter().map(|pool| &*pool.name.model) {
+        if names.last() != Some(&name) {
+            names.push(name);
+        }
+        if names.len() > NAMES_MAX {
+            names[NAMES_MAX] = "…";
+            break;
+        }
     }
     names.join(", ")
 }

@@ -13,6 +13,8 @@ use fleet::report::Report;
 use crate::control::config::ControlConfig;
 use crate::control::poll::Polled;
 use crate::control::state::handover::Export;
+use crate::control::worker::Source;
+use crate::control::worker::WorkerSpec;
 
 /// One input of [`State::apply`](crate::control::state::State::apply).
 #[derive(Debug)]
@@ -49,6 +51,8 @@ pub enum Event {
         /// One answer per worker, in the order of the task.
         answers: Vec<Result<Bytes, Failure>>,
     },
+    /// A source was asked who belongs to the fleet. Whoever it named before and does not now has left.
+    Discovered(Box<Discovered>),
     /// Settings were read again, and are good.
     Reload(Box<ControlConfig>),
     /// Another process wants to know everything.
@@ -64,6 +68,15 @@ pub enum Event {
         /// Requests between head and last byte, over all shards.
         requests_active: u64,
     },
+}
+
+/// All workers that one source knows of.
+#[derive(Debug)]
+pub struct Discovered {
+    /// Who says so.
+    pub(crate) source: Source,
+    /// Each under another URL.
+    pub(crate) workers: Vec<WorkerSpec>,
 }
 
 /// How a check of a worker went.

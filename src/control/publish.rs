@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use fleet::board::Board;
 use fleet::snapshot::Fleet;
+use fleet::snapshot::PoolName;
 use fleet::snapshot::Worker;
 use fleet::snapshot::WorkerTable;
 use fleet::sticky::StickyTable;
@@ -52,13 +53,13 @@ pub(crate) struct Publisher {
     workers: WorkerTable,
     /// By index, what was published of each worker.
     shown: Vec<Option<Shown>>,
-    pools: BTreeMap<Box<str>, PoolBook>,
+    pools: BTreeMap<PoolName, PoolBook>,
     sticky: Arc<StickyTable>,
     pages: Pages,
     registered: usize,
     routable: usize,
     touched_workers: BTreeSet<u32>,
-    touched_models: BTreeSet<Box<str>>,
+    touched_models: BTreeSet<PoolName>,
     /// Who enters which board once the fleet is published.
     arrivals: Vec<(Arc<Board>, u32)>,
 }
@@ -70,7 +71,7 @@ struct Shown {
     /// Whether it is more than draining.
     is_registered: bool,
     is_routable: bool,
-    models: Vec<Box<str>>,
+    models: Vec<PoolName>,
 }
 
 // === impl Publisher ===
@@ -97,14 +98,14 @@ impl Publisher {
     }
 
     /// What is kept of this model is no longer what it was.
-    fn touch_model(&mut self, name: &str) {
+    fn touch_model(&mut self, name: &PoolName) {
         if self.pools.contains_key(name) {
-            self.touched_models.insert(name.into());
+            self.touched_models.insert(name.clone());
         }
     }
 
     /// Gives the members of a bucket model other ranges of lengths. True if they had others.
-    pub(crate) fn set_bounds(&mut self, name: &str, bounds: Vec<u32>) -> bool {
+    pub(crate) fn set_bounds(&mut self, name: &PoolName, bounds: Vec<u32>) -> bool {
         let has_moved = self.pools.get_mut(name).is_some_and(|pool| pool.set_bounds(bounds));
         if has_moved {
             self.touch_model(name);
@@ -127,7 +128,7 @@ impl Publisher {
             has_new_card |= self.publish_model(&name, sources);
         }
         if has_new_card {
-            self.pages.set_models(self.pools.values().filter_map(PoolBook::card));
+            self.pages.set_models(cards(&self.pools));
         }
         self.pages.set_counts(self.routable, self.registered);
         Fleet {
@@ -184,19 +185,26 @@ impl Publisher {
     }
 
     /// Makes the pool of a model anew if it has changed. True if `/v1/models` has to show something else.
-    fn publish_model(&mut self, name: &str, sources: &Sources<'_>) -> bool {
+    fn publish_model(&mut self, name: &PoolName, sources: &Sources<'_>) -> bool {
         let Some(pool) = self.pools.get_mut(name) else { return false };
         let had_card = pool.card().is_some();
         pool.publish(name, sources.models.get(name), &self.workers, &mut self.arrivals);
         let first =
             pool.first_member().and_then(|index| sources.registry.slots().get(index as usize)?.as_ref());
-        let card = first.map(|entry| Card::of(name, entry, sources.started_unix_s));
+        let card = first.map(|entry| Card::of(&name.model, entry, sources.started_unix_s));
         if pool.is_empty() {
             self.pools.remove(name);
             return had_card;
         }
         pool.set_card(card)
     }
+}
+
+/// What `/v1/models` shows: each model once, as the first of its pools that has a member tells of it.
+fn cards(pools: &BTreeMap<PoolName, PoolBook>) -> impl Iterator<Item = &Card> {
+    let mut last = None;
+    let with_card = pools.iter().filter_map(|(name, pool)| Some((&name.model, pool.card()?)));
+    with_card.filter(move |(model, _)| last.replace(*model) != Some(*model)).map(|(_, card)| card)
 }
 
 // === impl Shown ===
@@ -209,7 +217,7 @@ impl Shown {
             is_registered,
             is_routable: entry.is_routable(),
             // Who drains serves nobody new.
-            models: if is_registered { entry.models.clone() } else { Vec::new() },
+            models: if is_registered { entry.pools.clone() } else { Vec::new() },
         }
     }
 }

@@ -10,6 +10,7 @@ use engine::metadata::Metadata;
 use engine::metadata::Model;
 use engine::metadata::label_name;
 use fleet::secret::Secret;
+use fleet::snapshot::Role;
 use serde::Deserialize;
 use serde::Serialize;
 use uuid::Uuid;
@@ -18,6 +19,7 @@ use crate::admin::body::declared_name;
 use crate::control::worker::Checks;
 use crate::control::worker::Entry;
 use crate::control::worker::Recovery;
+use crate::control::worker::Source;
 use crate::control::worker::Stage;
 
 /// Everything about a worker that the next process goes on with.
@@ -29,12 +31,14 @@ pub(crate) struct WorkerRecord {
     pub(crate) url: String,
     pub(crate) api_key: Option<String>,
     pub(crate) model_id: Option<String>,
+    pub(crate) role: RoleRecord,
+    pub(crate) bootstrap_port: Option<u16>,
     pub(crate) priority: u32,
     pub(crate) cost: f64,
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) declared: BTreeMap<String, String>,
     pub(crate) checks: ChecksRecord,
-    pub(crate) is_configured: bool,
+    pub(crate) source: Source,
     pub(crate) health: HealthRecord,
     pub(crate) since_ms: u64,
     pub(crate) is_expected_back: bool,
@@ -56,6 +60,14 @@ pub(crate) struct ChecksRecord {
     success_threshold: u32,
     failure_threshold: u32,
     disabled: bool,
+}
+
+/// What part of a request a worker does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub(crate) enum RoleRecord {
+    Regular,
+    Prefill,
+    Decode,
 }
 
 /// Where a worker stands, without what it has counted there.
@@ -103,17 +115,19 @@ impl WorkerRecord {
             url: spec.url.text.to_string(),
             api_key: spec.api_key.as_ref().map(|key| (**key).to_owned()),
             model_id: spec.model_id.clone(),
+            role: spec.role.into(),
+            bootstrap_port: spec.bootstrap_port,
             priority: spec.priority,
             cost: spec.cost,
             labels: spec.labels.clone(),
             declared: spec.declared.iter().map(owned).collect(),
             checks: ChecksRecord::of(&spec.checks),
-            is_configured: spec.is_configured,
+            source: spec.source,
             health,
             since_ms: millis(entry.since),
             is_expected_back: entry.is_expected_back,
             addresses: entry.published.addresses.to_vec(),
-            models: entry.models.iter().map(|model| model.to_string()).collect(),
+            models: entry.pools.iter().map(|pool| pool.model.to_string()).collect(),
             policy: policy.map(str::to_owned),
             metadata: MetadataRecord::of(&entry.metadata),
             breaker: entry.cells.breaker().save(),
@@ -136,6 +150,26 @@ impl WorkerRecord {
     pub(crate) fn declared(&self) -> BTreeMap<&'static str, String> {
         let known = |(name, value): (&String, &String)| Some((declared_name(name)?, value.clone()));
         self.declared.iter().filter_map(known).collect()
+    }
+}
+
+impl From<Role> for RoleRecord {
+    fn from(role: Role) -> Self {
+        match role {
+            Role::Regular => Self::Regular,
+            Role::Prefill => Self::Prefill,
+            Role::Decode => Self::Decode,
+        }
+    }
+}
+
+impl From<RoleRecord> for Role {
+    fn from(role: RoleRecord) -> Self {
+        match role {
+            RoleRecord::Regular => Self::Regular,
+            RoleRecord::Prefill => Self::Prefill,
+            RoleRecord::Decode => Self::Decode,
+        }
     }
 }
 

@@ -43,6 +43,7 @@ use crate::control::worker::Entry;
 
 mod calls;
 mod circuits;
+mod discovered;
 pub(crate) mod engine_cost;
 pub(crate) mod handover;
 mod loads;
@@ -212,6 +213,7 @@ impl State {
             Event::Described { worker, metadata } => self.described(worker, metadata, now, orders),
             Event::Polled { worker, polled } => self.polled(worker, &polled, now),
             Event::Called { ticket, answers } => self.called(ticket, &answers, orders),
+            Event::Discovered(discovered) => self.discovered(*discovered, now, orders),
             Event::Reload(config) => self.reload(*config, now, orders),
             Event::Export(to) => orders.push(Order::Export { to, export: Box::new(self.export(now)) }),
             Event::HandedOver => self.handed_over(now, orders),
@@ -248,7 +250,7 @@ impl State {
     /// The model whose block seed begins with `hash`; empty if there is none.
     pub(crate) fn model_of(&self, hash: u32) -> &str {
         let pools = &self.fleet.pools;
-        pools.iter().find(|pool| pool.block_seed as u32 == hash).map_or("", |pool| &pool.model)
+        pools.iter().find(|pool| pool.block_seed as u32 == hash).map_or("", |pool| &pool.name.model)
     }
 
     /// Has whoever joined be chosen. To be called once shards can see the publication.

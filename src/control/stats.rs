@@ -61,12 +61,15 @@ pub struct ShownModel {
 impl ControlStats {
     /// Shows the models if there are others than before, or other policies; names are never forgotten.
     pub(crate) fn show_models(&self, models: &Models) {
+        // Counters are shared by the roles of a model, whose names are neighbours.
+        let mut first_of: Vec<_> = models.iter().collect();
+        first_of.dedup_by(|(a, _), (b, _)| a.model == b.model);
         let shown = self.models.load();
-        let is_shown = shown.len() == models.len()
-            && shown.iter().zip(models.iter()).all(|(shown, (_, model))| shown.policy == model.policy.name());
+        let is_shown = shown.len() == first_of.len()
+            && shown.iter().zip(&first_of).all(|(shown, (_, model))| shown.policy == model.policy.name());
         if !is_shown {
-            let shown = models.iter().map(|(name, model)| ShownModel {
-                name: name.into(),
+            let shown = first_of.iter().map(|(name, model)| ShownModel {
+                name: name.model.clone(),
                 policy: model.policy.name(),
                 stats: Arc::clone(&model.stats),
             });

@@ -20,9 +20,13 @@ use fleet::board::Board;
 use fleet::cell::WorkerCells;
 use fleet::id::WorkerId;
 use fleet::secret::Secret;
+use fleet::snapshot::PoolName;
+use fleet::snapshot::Role;
 use fleet::snapshot::Weight;
 use fleet::snapshot::Worker;
 use futures_channel::oneshot;
+use serde::Deserialize;
+use serde::Serialize;
 use smallvec::SmallVec;
 use uuid::Uuid;
 
@@ -43,20 +47,38 @@ pub(crate) const FULL_SHARE: u16 = 8;
 pub(crate) const POLICY_LABEL: &str = "policy";
 
 /// What whoever registers a worker says about it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct WorkerSpec {
     pub(crate) url: WorkerUrl,
     pub(crate) api_key: Option<Secret>,
     /// Overrides what the worker says it serves.
     pub(crate) model_id: Option<String>,
+    pub(crate) role: Role,
+    /// Where a prefill worker hands over what it has computed.
+    pub(crate) bootstrap_port: Option<u16>,
     pub(crate) priority: u32,
     pub(crate) cost: f64,
     pub(crate) labels: BTreeMap<String, String>,
     /// Fields that are shown as they were given.
     pub(crate) declared: BTreeMap<&'static str, String>,
     pub(crate) checks: Checks,
-    /// Whether it is one of `--worker-urls`, which a reload may take away again.
-    pub(crate) is_configured: bool,
+    /// Who says so.
+    pub(crate) source: Source,
+}
+
+/// Who says that a worker belongs to the fleet, and may take it away again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub(crate) enum Source {
+    /// The settings of the process: `--worker-urls`, a configuration file.
+    Settings,
+    /// Whoever called the admin API.
+    Admin,
+    /// Pods of a Kubernetes cluster.
+    Kubernetes,
+    /// A watched list of workers.
+    File,
+    /// A name in the domain name system.
+    Dns,
 }
 
 /// How one worker is checked.
@@ -131,13 +153,15 @@ pub(crate) struct Entry {
     pub(crate) is_expected_back: bool,
     /// How far it is on its way back from trouble.
     pub(crate) recovery: Recovery,
+    /// What its source said last, if that is asked again and again: an admin may have said otherwise since.
+    pub(crate) discovered: Option<Box<WorkerSpec>>,
     /// Polls of what it is busy with.
     pub(crate) polling: Polling,
     /// Who waits for it to become healthy.
     pub(crate) waiting: Option<oneshot::Sender<AdminReply>>,
     pub(crate) metadata: Box<Metadata>,
-    /// Models it serves, the main one first; empty until it was described.
-    pub(crate) models: Vec<Box<str>>,
+    /// Pools it is in, that of its main model first; empty until it was described.
+    pub(crate) pools: Vec<PoolName>,
     pub(crate) cells: Arc<WorkerCells>,
     /// The first version published after its cache was last found to be empty: who was chosen by an earlier one may
     /// hold the prompt no longer.
@@ -224,10 +248,11 @@ impl Entry {
             circuit_due: None,
             is_expected_back: false,
             recovery: Recovery::Over,
+            discovered: None,
             polling: Polling::new(),
             waiting: None,
             metadata: Box::default(),
-            models: Vec::new(),
+            pools: Vec::new(),
             emptied_version: 0,
             engine_costs: Vec::new(),
             target: target(&spec),
@@ -259,7 +284,7 @@ impl Entry {
 
     /// The main model, as far as it is known.
     pub(crate) fn model(&self) -> &str {
-        self.models.first().map_or("unknown", |model| model)
+        self.pools.first().map_or("unknown", |pool| &pool.model)
     }
 
     pub(crate) fn lookup(&self) -> Lookup {
@@ -364,6 +389,8 @@ fn published(
         host: spec.url.authority.clone(),
         base_path: spec.url.base_path.clone(),
         transport: spec.url.transport(said.speaks_http2),
+        role: spec.role,
+        bootstrap_port: spec.bootstrap_port,
         addresses,
         authorization: authorization(spec),
         weight: weight.eighths(said.share_eighths),

@@ -248,7 +248,7 @@ pub(crate) fn workers(sources: &Sources) -> Vec<MetricFamily> {
     }
     let mut pool_size = Family::gauge("smg_worker_pool_size", "Workers that get requests, by model.");
     for pool in &fleet.pools {
-        let labels = [WORKER[0], WORKER[1], ("model", &*pool.model)];
+        let labels = [WORKER[0], WORKER[1], ("model", &*pool.name.model)];
         pool_size.add(&labels, pool.members.len() as f64);
     }
     let control = &sources.control;

@@ -17,6 +17,8 @@ use fleet::snapshot::Claim;
 use fleet::snapshot::Fleet;
 use fleet::snapshot::Page;
 use fleet::snapshot::Pool;
+use fleet::snapshot::PoolName;
+use fleet::snapshot::Role;
 use fleet::snapshot::Snapshot;
 use fleet::snapshot::Weight;
 use fleet::snapshot::Worker;
@@ -197,6 +199,8 @@ fn worker(index: u32, board: &Arc<Board>) -> Worker {
         base_path: "".into(),
         transport: fleet::snapshot::Transport::Plain,
         addresses: Box::new([]),
+        role: Role::Regular,
+        bootstrap_port: None,
         authorization: None,
         weight: Weight::default(),
         ring_weight: Weight::default(),
@@ -216,7 +220,7 @@ fn pool(policy: Policy, workers: &WorkerTable, board: Arc<Board>) -> Pool {
     let lengths = Arc::<LengthHistogram>::default();
     let ranges = if matches!(policy, Policy::Bucket(_)) { members.len() } else { 0 };
     Pool {
-        model: "replay".into(),
+        name: PoolName { model: "replay".into(), role: Role::Regular },
         policy,
         block_seed: 0,
         turns: Arc::clone(&members),
@@ -235,7 +239,7 @@ fn pool(policy: Policy, workers: &WorkerTable, board: Arc<Board>) -> Pool {
 /// A pool with the same parts.
 fn shared_parts(pool: &Pool) -> Pool {
     Pool {
-        model: pool.model.clone(),
+        name: pool.name.clone(),
         policy: pool.policy,
         block_seed: pool.block_seed,
         members: Arc::clone(&pool.members),

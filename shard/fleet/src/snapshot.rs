@@ -3,7 +3,7 @@
 //! Invariants
 //! - A published snapshot never changes; a new one replaces it behind one pointer.
 //! - Every worker in a pool is routable and stands in the worker table under its own id.
-//! - Pools are ordered by model name, members by worker index.
+//! - Pools are ordered by model name and role, members by worker index.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -44,6 +44,10 @@ pub struct Worker {
     pub addresses: Box<[SocketAddr]>,
     /// How it is spoken to.
     pub transport: Transport,
+    /// What part of a request it does.
+    pub role: Role,
+    /// Where a prefill worker hands over what it has computed, if it says so.
+    pub bootstrap_port: Option<u16>,
     /// `Authorization` value that replaces the client's, if the worker has a key.
     pub authorization: Option<Secret>,
     /// Whether its engine goes on with an answer that is begun in the request (`continue_final_message`).
@@ -56,6 +60,27 @@ pub struct Worker {
     pub cells: Arc<WorkerCells>,
     /// Where its load is kept for selection: the boards of the models it serves.
     pub boards: SmallVec<[Arc<Board>; 1]>,
+}
+
+/// What part of a request a worker does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    /// All of it.
+    #[default]
+    Regular,
+    /// It computes the prompt and hands what it has computed to a worker that decodes.
+    Prefill,
+    /// It generates the answer from what a prefill worker hands over.
+    Decode,
+}
+
+/// What names a pool: the workers of one role that serve one model.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PoolName {
+    /// Model id as clients name it.
+    pub model: Box<str>,
+    /// What part of a request its members do.
+    pub role: Role,
 }
 
 /// How a worker is spoken to.
@@ -83,11 +108,11 @@ pub struct Claim {
     pub uncached_bytes: u32,
 }
 
-/// The routable workers of one model.
+/// The routable workers of one role and model.
 #[derive(Debug)]
 pub struct Pool {
-    /// Model id as clients name it.
-    pub model: Box<str>,
+    /// Whose they are.
+    pub name: PoolName,
     /// How a worker is chosen.
     pub policy: Policy,
     /// Seed of the block hashes: prompts for two models never match each other.
@@ -159,7 +184,7 @@ pub struct Page {
 pub struct Fleet {
     /// Every registered worker by index, routable or not.
     pub workers: WorkerTable,
-    /// One pool per model, ordered by name. A pool may have no members.
+    /// One pool per model and role, ordered by name. A pool may have no members.
     pub pools: Box<[Arc<Pool>]>,
     /// Whom keys belong to; one for the life of the process.
     pub sticky: Arc<StickyTable>,
@@ -182,6 +207,17 @@ pub enum NoPool {
     UnknownModel,
 }
 
+/// Where the pools of one model are; at least one of them is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ModelPools {
+    /// Workers that do all of a request.
+    pub regular: Option<usize>,
+    /// Workers that compute prompts.
+    pub prefill: Option<usize>,
+    /// Workers that generate answers.
+    pub decode: Option<usize>,
+}
+
 impl Fleet {
     /// The worker with this id, if it is still registered.
     #[inline]
@@ -189,20 +225,28 @@ impl Fleet {
         self.workers.get(id.index).filter(|worker| worker.id == id)
     }
 
-    /// Where in `pools` a request that names `model` belongs.
+    /// Where in `pools` those of the model are that a request names.
     ///
     /// A fleet of one model serves every request, whatever name it gives, as SGLang's single-model router does.
     ///
     /// # Errors
     /// Says what is missing: workers, a model name, or that model.
-    pub fn pool_index(&self, model: Option<&str>) -> Result<usize, NoPool> {
-        match (&*self.pools, model) {
-            ([], _) => Err(NoPool::NoWorkers),
-            ([_], _) => Ok(0),
-            (_, None) => Err(NoPool::ModelRequired),
-            (pools, Some(model)) => {
-                pools.binary_search_by(|pool| (*pool.model).cmp(model)).map_err(|_| NoPool::UnknownModel)
-            }
+    pub fn pools_of(&self, model: Option<&str>) -> Result<ModelPools, NoPool> {
+        let (Some(first), Some(last)) = (self.pools.first(), self.pools.last()) else {
+            return Err(NoPool::NoWorkers);
+        };
+        let range = if first.name.model == last.name.model {
+            0..self.pools.len()
+        } else {
+            let model = model.ok_or(NoPool::ModelRequired)?;
+            let begin = self.pools.partition_point(|pool| *pool.name.model < *model);
+            let of_model = |pool: &&Arc<Pool>| *pool.name.model == *model;
+            begin..begin + self.pools[begin..].iter().take_while(of_model).count()
+        };
+        let index = |role| range.clone().find(|&index| self.pools[index].name.role == role);
+        match [index(Role::Regular), index(Role::Prefill), index(Role::Decode)] {
+            [None, None, None] => Err(NoPool::UnknownModel),
+            [regular, prefill, decode] => Ok(ModelPools { regular, prefill, decode }),
         }
     }
 }

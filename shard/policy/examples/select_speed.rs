@@ -23,6 +23,8 @@ use fleet::snapshot::Claim;
 use fleet::snapshot::Fleet;
 use fleet::snapshot::Page;
 use fleet::snapshot::Pool;
+use fleet::snapshot::PoolName;
+use fleet::snapshot::Role;
 use fleet::snapshot::Snapshot;
 use fleet::snapshot::Weight;
 use fleet::snapshot::Worker;
@@ -113,6 +115,8 @@ fn world(policy: Policy, count: u32) -> (Snapshot, Arc<Pool>) {
             base_path: "".into(),
             transport: fleet::snapshot::Transport::Plain,
             addresses: Box::new([]),
+            role: Role::Regular,
+            bootstrap_port: None,
             authorization: None,
             weight: Weight::default(),
             ring_weight: Weight::default(),
@@ -130,7 +134,7 @@ fn world(policy: Policy, count: u32) -> (Snapshot, Arc<Pool>) {
         .collect();
     let shape = StatsShape { endpoints: 1, methods: 1, error_codes: 1, duration_bounds_us: Arc::from([1]) };
     let pool = Arc::new(Pool {
-        model: "m".into(),
+        name: PoolName { model: "m".into(), role: Role::Regular },
         policy,
         block_seed: 0,
         turns: Arc::clone(&members),

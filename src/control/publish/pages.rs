@@ -80,6 +80,11 @@ impl Pages {
 // === impl Card ===
 
 impl Card {
+    #[cfg(test)]
+    pub(super) fn id(&self) -> &str {
+        &self.id
+    }
+
     pub(super) fn of(name: &str, entry: &Entry, started_unix_s: u64) -> Self {
         let said = entry.metadata.models.iter().find(|model| model.id == name);
         // A worker that was registered under a name of its own still knows how long its context is.

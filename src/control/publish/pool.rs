@@ -9,6 +9,7 @@ use fleet::ring::Ring;
 use fleet::ring::RingMember;
 use fleet::rules::Policy;
 use fleet::snapshot::Pool;
+use fleet::snapshot::PoolName;
 use fleet::snapshot::Weight;
 use fleet::snapshot::Worker;
 use fleet::snapshot::WorkerTable;
@@ -84,7 +85,7 @@ impl PoolBook {
     /// Makes the pool anew if anything about it has changed. `arrivals` gets who enters which board.
     pub(super) fn publish(
         &mut self,
-        name: &str,
+        name: &PoolName,
         model: &Model,
         workers: &WorkerTable,
         arrivals: &mut Vec<(Arc<Board>, u32)>,
@@ -110,7 +111,7 @@ impl PoolBook {
         self.left.clear();
         self.joined.clear();
         self.published = Some(Arc::new(Pool {
-            model: name.into(),
+            name: name.clone(),
             policy: model.policy,
             block_seed: model.block_seed,
             members,

@@ -8,6 +8,7 @@ use fleet::rules::Policy;
 use fleet::snapshot::Fleet;
 use fleet::snapshot::Page;
 use fleet::snapshot::Pool;
+use fleet::snapshot::PoolName;
 use fleet::snapshot::Weight;
 use fleet::snapshot::Worker;
 
@@ -41,16 +42,16 @@ struct Served<'a> {
 /// Compares `fleet`, which shards can see, with what the registry says; its rings only if they have not been before.
 pub(crate) fn check(fleet: &Fleet, sources: &Sources<'_>, rings: Rings) {
     let registry = sources.registry;
-    let mut served: BTreeMap<&str, Served<'_>> = BTreeMap::new();
+    let mut served: BTreeMap<&PoolName, Served<'_>> = BTreeMap::new();
     for entry in registry.registered() {
-        for model in &entry.models {
-            let served = served.entry(model).or_default();
+        for name in &entry.pools {
+            let served = served.entry(name).or_default();
             served.registered.push(entry.id.index);
             served.members.extend(entry.is_routable().then_some(entry));
         }
     }
     check_workers(fleet, sources);
-    assert!(fleet.pools.iter().map(|pool| &*pool.model).eq(served.keys().copied()), "the models served");
+    assert!(fleet.pools.iter().map(|pool| &pool.name).eq(served.keys().copied()), "the models served");
     for (pool, served) in fleet.pools.iter().zip(served.values()) {
         check_pool(pool, served, sources.models);
         if rings == Rings::Compared {
@@ -60,10 +61,11 @@ pub(crate) fn check(fleet: &Fleet, sources: &Sources<'_>, rings: Rings) {
     let routable = registry.registered().filter(|entry| entry.is_routable()).count();
     check_page(&fleet.readiness, &pages::readiness(routable, registry.registered().count()));
     check_page(&fleet.health_generate, &pages::health_generate(routable));
-    let card = |(name, served): (&&str, &Served<'_>)| {
-        served.members.first().map(|first| Card::of(name, first, sources.started_unix_s))
+    let card = |(name, served): (&&PoolName, &Served<'_>)| {
+        served.members.first().map(|first| Card::of(&name.model, first, sources.started_unix_s))
     };
-    let cards: Vec<Card> = served.iter().filter_map(card).collect();
+    let mut cards: Vec<Card> = served.iter().filter_map(card).collect();
+    cards.dedup_by(|a, b| a.id() == b.id());
     check_page(&fleet.models, &pages::models(cards.iter().collect()));
 }
 
@@ -77,7 +79,7 @@ fn check_workers(fleet: &Fleet, sources: &Sources<'_>) {
 }
 
 fn check_pool(pool: &Pool, served: &Served<'_>, models: &Models) {
-    let model = models.get(&pool.model);
+    let model = models.get(&pool.name);
     let members: Vec<u32> = served.members.iter().map(|entry| entry.id.index).collect();
     let workers: Vec<&Worker> = served.members.iter().map(|entry| &*entry.published).collect();
     assert_eq!(*pool.members, *members);

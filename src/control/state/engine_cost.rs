@@ -12,6 +12,7 @@ use fleet::board::WORK_UNITS_PER_S;
 use fleet::cell::EngineLoad;
 use fleet::id::WorkerId;
 use fleet::rules::Policy;
+use fleet::snapshot::PoolName;
 
 use super::State;
 use crate::control::models::Model;
@@ -29,7 +30,7 @@ const KV_USED_MAX: f64 = 0.99;
 #[derive(Debug)]
 pub(crate) struct EngineCost {
     board: Arc<Board>,
-    model: Box<str>,
+    pool: PoolName,
     cost: u32,
     is_known: bool,
 }
@@ -53,7 +54,7 @@ impl State {
         self.forget_engine_cost(id);
         let Some(entry) = self.registry.get_mut(id) else { return };
         let own = entry.cells.load();
-        for name in &entry.models {
+        for name in &entry.pools {
             let model = self.models.get_mut(name);
             let Some(cost) = cost(model, load, own, entry.published.request_cost()) else { continue };
             if load.is_some() {
@@ -61,18 +62,18 @@ impl State {
                 model.engine_costs.known += 1;
             }
             model.board.add(id.index, cost);
-            let (board, model) = (Arc::clone(&model.board), name.clone());
-            entry.engine_costs.push(EngineCost { board, model, cost, is_known: load.is_some() });
+            let (board, pool) = (Arc::clone(&model.board), name.clone());
+            entry.engine_costs.push(EngineCost { board, pool, cost, is_known: load.is_some() });
         }
     }
 
     /// Takes what a worker's engine counted as off the boards.
     pub(super) fn forget_engine_cost(&mut self, id: WorkerId) {
         let Some(entry) = self.registry.get_mut(id) else { return };
-        for EngineCost { board, model, cost, is_known } in entry.engine_costs.drain(..) {
+        for EngineCost { board, pool, cost, is_known } in entry.engine_costs.drain(..) {
             board.sub(id.index, cost);
             if is_known {
-                let costs = &mut self.models.get_mut(&model).engine_costs;
+                let costs = &mut self.models.get_mut(&pool).engine_costs;
                 costs.sum = costs.sum.saturating_sub(u64::from(cost));
                 costs.known = costs.known.saturating_sub(1);
             }

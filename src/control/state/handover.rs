@@ -19,6 +19,7 @@ use crate::control::record::HealthRecord;
 use crate::control::record::WorkerRecord;
 use crate::control::url::WorkerUrl;
 use crate::control::worker::Recovery;
+use crate::control::worker::Source;
 use crate::control::worker::Stage;
 use crate::control::worker::WorkerSpec;
 
@@ -71,7 +72,7 @@ impl State {
     /// Everything that the next process has to know.
     pub(super) fn export(&mut self, now: Duration) -> Export {
         let policy =
-            |entry: &super::Entry| entry.models.first().map(|model| self.models.get(model).policy.name());
+            |entry: &super::Entry| entry.pools.first().map(|pool| self.models.get(pool).policy.name());
         Export {
             now,
             block_seed: self.config.block_seed,
@@ -95,21 +96,23 @@ impl State {
         for record in workers {
             let (Ok(url), Some(uuid)) = (WorkerUrl::parse(&record.url), record.uuid()) else { continue };
             let named = named.get(&url.key());
-            let is_unwanted = record.is_configured && named.is_none();
+            let is_unwanted = record.source == Source::Settings && named.is_none();
             let is_refused = self.config.destinations.check(&url).is_err();
             let is_twice = self.registry.by_url(&url).is_some() || !uuids.insert(uuid);
             if is_unwanted || is_refused || is_twice || !self.registry.has_room() {
                 continue;
             }
-            let named = named.filter(|_| record.is_configured);
+            let named = named.filter(|_| record.source == Source::Settings);
             let spec = WorkerSpec {
                 api_key: named.map_or_else(|| record.key(), |named| named.api_key.clone()),
                 model_id: record.model_id.clone(),
+                role: record.role.into(),
+                bootstrap_port: record.bootstrap_port,
                 priority: record.priority,
                 cost: record.cost,
                 labels: record.labels.clone(),
                 declared: record.declared(),
-                is_configured: record.is_configured,
+                source: record.source,
                 ..WorkerSpec::new(url, named.map_or_else(|| record.checks.checks(), |named| named.checks))
             };
             let since = Duration::from_millis(record.since_ms).min(now);
@@ -132,14 +135,14 @@ impl State {
         }
         *entry.metadata = record.metadata.metadata();
         for name in &record.models {
-            let name = self.models.admit(name, record.policy.as_deref());
-            if entry.models.contains(&name) {
+            let name = self.models.admit(name, entry.spec.role, record.policy.as_deref());
+            if entry.pools.contains(&name) {
                 self.models.release(&[name]);
             } else {
-                entry.models.push(name);
+                entry.pools.push(name);
             }
         }
-        entry.set_boards(entry.models.iter().map(|name| Arc::clone(&self.models.get(name).board)).collect());
+        entry.set_boards(entry.pools.iter().map(|name| Arc::clone(&self.models.get(name).board)).collect());
         entry.stage = match record.health {
             HealthRecord::Unhealthy => Stage::Unhealthy { successes: 0 },
             HealthRecord::Ready | HealthRecord::Pending => Stage::Ready { failures: 0 },

@@ -83,7 +83,7 @@ impl State {
         self.registry.retire(id);
         self.watch_load(id, now);
         let entry = self.registry.get(id).expect("a draining worker is still there");
-        self.models.release(&entry.models);
+        self.models.release(&entry.pools);
         self.forget_placements(id);
         self.stats.workers_removed_total.add(1);
         let entry = self.registry.get_mut(id).expect("a draining worker is still there");
@@ -262,22 +262,22 @@ impl State {
         };
         let names = if names.is_empty() { vec![UNKNOWN_MODEL] } else { names };
         let hint = entry.spec.policy();
-        let mut models: Vec<Box<str>> = Vec::with_capacity(names.len());
+        let mut pools = Vec::with_capacity(names.len());
         for name in names {
-            let name = self.models.admit(name, hint);
+            let name = self.models.admit(name, entry.spec.role, hint);
             if let Some(hint) = hint.filter(|_| entry.stage == Stage::Reached) {
-                warn_of_other_policy(&entry.spec.url.text, hint, &name, &self.models.get(&name).policy);
+                warn_of_other_policy(&entry.spec.url.text, hint, &name.model, &self.models.get(&name).policy);
             }
             // Names beyond the bound share one.
-            if models.contains(&name) {
+            if pools.contains(&name) {
                 self.models.release(&[name]);
             } else {
-                models.push(name);
+                pools.push(name);
             }
         }
-        let before = std::mem::replace(&mut entry.models, models);
+        let before = std::mem::replace(&mut entry.pools, pools);
         entry.metadata = metadata;
-        entry.set_boards(entry.models.iter().map(|name| Arc::clone(&self.models.get(name).board)).collect());
+        entry.set_boards(entry.pools.iter().map(|name| Arc::clone(&self.models.get(name).board)).collect());
         entry.polling.look_again();
         // Reached => Ready
         if entry.stage == Stage::Reached {
@@ -293,7 +293,7 @@ impl State {
                 orders.push(Order::Reply { to, reply: legacy::added(&entry.spec.url.text) });
             }
         }
-        let has_other_models = self.registry.get(id).is_some_and(|entry| entry.models != before);
+        let has_other_models = self.registry.get(id).is_some_and(|entry| entry.pools != before);
         self.models.release(&before);
         self.touch(id);
         self.watch_load(id, now);

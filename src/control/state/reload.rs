@@ -14,6 +14,7 @@ use crate::control::config::ControlConfig;
 use crate::control::worker::Checks;
 use crate::control::worker::FULL_SHARE;
 use crate::control::worker::Recovery;
+use crate::control::worker::Source;
 
 impl State {
     /// Goes by `config` from now on. Workers that it names are added, those that earlier settings named and it does not
@@ -30,7 +31,7 @@ impl State {
         let ids: Vec<WorkerId> = self.registry.registered().map(|entry| entry.id).collect();
         for id in ids {
             let Some(entry) = self.registry.get(id) else { continue };
-            if entry.spec.is_configured && !wanted.contains(&entry.spec.url.key()) {
+            if entry.spec.source == Source::Settings && !wanted.contains(&entry.spec.url.key()) {
                 self.remove(id, now, orders);
                 continue;
             }
@@ -38,7 +39,7 @@ impl State {
             if spec.checks == Checks::from(&before.health) {
                 spec.checks = Checks::from(&self.config.health);
             }
-            if spec.is_configured && spec.api_key == before.api_key {
+            if spec.source == Source::Settings && spec.api_key == before.api_key {
                 spec.api_key = self.config.api_key.clone();
             }
             if spec.checks != entry.spec.checks || spec.api_key != entry.spec.api_key {

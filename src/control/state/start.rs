@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::collections::HashSet;
 
+use fleet::snapshot::Role;
+
 use crate::control::config::ConfigError;
 use crate::control::config::ControlConfig;
 use crate::control::limits::KEY_BYTES_MAX;
@@ -10,6 +12,7 @@ use crate::control::limits::WORKERS_MAX;
 use crate::control::url::WorkerUrl;
 use crate::control::url::shown;
 use crate::control::worker::Checks;
+use crate::control::worker::Source;
 use crate::control::worker::WorkerSpec;
 
 /// What SGLang's gateway shows for a worker that was given none.
@@ -39,7 +42,7 @@ pub(crate) fn worker_specs(config: &ControlConfig) -> Result<Vec<WorkerSpec>, Co
         }
         Ok(WorkerSpec {
             api_key: config.api_key.clone(),
-            is_configured: true,
+            source: Source::Settings,
             ..WorkerSpec::new(url, Checks::from(&config.health))
         })
     };
@@ -58,12 +61,14 @@ impl WorkerSpec {
             url,
             api_key: None,
             model_id: None,
+            role: Role::Regular,
+            bootstrap_port: None,
             priority: PRIORITY_DEFAULT,
             cost: COST_DEFAULT,
             labels: BTreeMap::new(),
             declared: BTreeMap::new(),
             checks,
-            is_configured: false,
+            source: Source::Admin,
         }
     }
 }

@@ -12,9 +12,11 @@ use crate::control::rig::STARTUP_TIMEOUT;
 use crate::control::rig::answer;
 use crate::control::rig::config;
 use crate::control::rig::text;
+use crate::control::worker::Source;
 use crate::control::worker::Stage;
 
 mod circuits;
+mod discovered;
 mod faults;
 mod handover;
 mod loads;
@@ -34,7 +36,7 @@ fn placed(worker: WorkerId) -> Report {
 #[test]
 fn a_worker_is_pending_until_it_answers() {
     let mut rig = Rig::new(config(&[A]));
-    assert_eq!(rig.snapshot.fleet.pool_index(None), Err(NoPool::NoWorkers));
+    assert_eq!(rig.snapshot.fleet.pools_of(None), Err(NoPool::NoWorkers));
     rig.pass(10 * SECOND);
     assert!(rig.routable().is_empty());
     assert_eq!(rig.snapshot.fleet.readiness.status, 503);
@@ -42,7 +44,7 @@ fn a_worker_is_pending_until_it_answers() {
     rig.models.insert(A.to_owned(), "m".to_owned());
     rig.pass(limits::BACKOFF_MAX);
     assert_eq!(rig.routable(), [A]);
-    assert_eq!(&*rig.snapshot.fleet.pools[0].model, "m");
+    assert_eq!(&*rig.snapshot.fleet.pools[0].name.model, "m");
     assert_eq!(rig.snapshot.fleet.readiness.status, 200);
 }
 

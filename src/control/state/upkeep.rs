@@ -70,7 +70,7 @@ impl State {
             }
             has_ranges = true;
             // A pool that is new, or has other members by the next publication, gets ranges there.
-            let Some(pool) = self.fleet.pools.iter().find(|pool| *pool.model == *name) else { continue };
+            let Some(pool) = self.fleet.pools.iter().find(|pool| pool.name == *name) else { continue };
             has_moved |= self.publisher.set_bounds(name, model.lengths.take_bounds(pool.members.len()));
         }
         if has_moved {

@@ -12,6 +12,8 @@ use fleet::snapshot::Claim;
 use fleet::snapshot::Fleet;
 use fleet::snapshot::Page;
 use fleet::snapshot::Pool;
+use fleet::snapshot::PoolName;
+use fleet::snapshot::Role;
 use fleet::snapshot::Snapshot;
 use fleet::snapshot::Weight;
 use fleet::snapshot::Worker;
@@ -59,6 +61,8 @@ impl World {
                 base_path: "".into(),
                 transport: fleet::snapshot::Transport::Plain,
                 addresses: Box::new([]),
+                role: Role::Regular,
+                bootstrap_port: None,
                 authorization: None,
                 weight: Weight::of(50, 1.0 / ratio),
                 ring_weight: Weight::default(),
@@ -76,7 +80,7 @@ impl World {
             .map(|worker| RingMember { index: worker.id.index, url: &worker.url, weight: 1.0 })
             .collect();
         let pool = Arc::new(Pool {
-            model: "m".into(),
+            name: PoolName { model: "m".into(), role: Role::Regular },
             policy,
             block_seed: 0,
             members: indexes.clone().collect(),
@@ -137,6 +141,8 @@ impl World {
             base_path: "".into(),
             transport: fleet::snapshot::Transport::Plain,
             addresses: Box::new([]),
+            role: Role::Regular,
+            bootstrap_port: None,
             authorization: None,
             weight: old.weight,
             ring_weight: Weight::default(),

@@ -80,7 +80,7 @@ fn everything_goes_on_under_new_ids() {
     );
     assert_eq!(uuid(&state, "http://c:3"), uuids[2]);
     let d = state.registry.get(id(&state, "http://d:4")).expect("found");
-    assert_eq!((d.spec.priority, d.spec.policy(), d.spec.is_configured), (7, Some("manual"), false));
+    assert_eq!((d.spec.priority, d.spec.policy(), d.spec.source), (7, Some("manual"), Source::Admin));
     let health = |url: &str| state.registry.get(id(&state, url)).expect("found").health();
     assert_eq!((health("http://c:3"), health("http://e:5")), (Health::Ready, Health::Pending));
     let b = state.registry.get(id(&state, "http://b:2")).expect("found");

@@ -186,7 +186,7 @@ fn a_restarted_engine_is_asked_what_it_serves() {
     rig.models.insert(A.to_owned(), "other".to_owned());
     rig.pages.insert(A.to_owned(), page(0, 0.0));
     rig.pass(POLL_INTERVAL);
-    assert_eq!(&*rig.snapshot.fleet.pools[0].model, "other");
+    assert_eq!(&*rig.snapshot.fleet.pools[0].name.model, "other");
 }
 
 #[test]

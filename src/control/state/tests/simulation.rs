@@ -216,7 +216,7 @@ impl Simulation {
         let registry = &self.rig.state.registry;
         let is_new = std::mem::replace(&mut self.version, self.rig.snapshot.version) != self.version;
         self.rig.state.check_fleet(if is_new { Rings::Compared } else { Rings::Left });
-        assert!(fleet.pools.is_sorted_by(|a, b| a.model < b.model), "pools are ordered and unique");
+        assert!(fleet.pools.is_sorted_by(|a, b| a.name < b.name), "pools are ordered and unique");
         for member in self.rig.members() {
             assert!(fleet.worker(member.id).is_some_and(|worker| Arc::ptr_eq(worker, member)));
             assert!(!member.addresses.is_empty());

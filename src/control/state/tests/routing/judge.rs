@@ -146,7 +146,7 @@ impl Book {
     /// Control has published: what was assigned under another policy counts no longer.
     pub(super) fn published(&mut self, snapshot: &Snapshot) {
         let is_manual = |model: &str| {
-            let pool = snapshot.fleet.pools.iter().find(|pool| &*pool.model == model);
+            let pool = snapshot.fleet.pools.iter().find(|pool| &*pool.name.model == model);
             pool.is_some_and(|pool| matches!(pool.policy, Policy::Manual(_)))
         };
         self.keys.retain(|(model, _), _| is_manual(model));
@@ -159,7 +159,7 @@ impl Book {
 
     fn take_turn(&mut self, scene: &Scene<'_>) -> Option<u64> {
         let takes = scene.pool.policy == Policy::RoundRobin && !scene.pool.turns.is_empty();
-        let turns = self.turns.entry(scene.pool.model.clone()).or_default();
+        let turns = self.turns.entry(scene.pool.name.model.clone()).or_default();
         takes.then(|| std::mem::replace(turns, *turns + 1))
     }
 
@@ -179,7 +179,7 @@ impl Book {
     fn judge_key(&mut self, scene: &Scene<'_>, choice: &Choice<'_>) {
         let Some(key) = scene.request.keys.routing.or(scene.request.keys.session) else { return };
         let (id, tick) = (choice.worker.id, scene.request.tick);
-        let entry = (scene.pool.model.clone(), key.to_vec());
+        let entry = (scene.pool.name.model.clone(), key.to_vec());
         let before = self.keys.get(&entry).copied();
         let is_excluded = |owner: WorkerId| scene.request.excluded.iter().any(|id| id.index == owner.index);
         if let Some((owner, used)) = before
