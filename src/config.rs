@@ -4,7 +4,9 @@ mod admission;
 mod edge;
 mod reliability;
 mod security;
+mod tenants;
 mod traces;
+mod yaml;
 
 use std::net::IpAddr;
 use std::net::Ipv4Addr;
@@ -310,6 +312,7 @@ fn shard_config(flags: &LaunchFlags, tls: &Tls, guard: Arc<Guard>) -> Result<Sha
         )?,
         guard,
         tenant_header: admission::tenant_header(&flags.admission)?,
+        tenant_policies: tenants::policies(&flags.admission)?,
         seed,
     })
 }

@@ -2,9 +2,11 @@
 //! everything is good and nothing was changed that cannot change, all of it holds from then on. Else nothing does.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use crossbeam_channel::Sender;
+use fleet::admission::Gate;
 use fleet::budget::RetryBudget;
 use shard::ShardConfig;
 use tokio::signal::unix::Signal;
@@ -28,7 +30,7 @@ use crate::systemd;
 use crate::tls;
 
 /// Flags that may change while the process runs, besides those that begin with one of [`GROUPS`].
-const FLAGS: [&str; 24] = [
+const FLAGS: [&str; 26] = [
     "--affinity-keys",
     "--api-key",
     "--body-timeout-secs",
@@ -50,18 +52,23 @@ const FLAGS: [&str; 24] = [
     "--keep-alive-timeout-secs",
     "--load-monitor-interval",
     "--log-level",
+    "--priority-scheduler-config",
+    "--priority-scheduler-default-max-class",
     "--request-timeout-secs",
     "--verbose",
     "--worker-urls",
 ];
 /// Beginnings of names of which all may change.
-const GROUPS: [&str; 13] = [
+const GROUPS: [&str; 19] = [
     "--cb-",
     "--health-",
+    "--max-concurrent-requests",
     "--max-payload-size",
     "--max-total-retries",
     "--max-worker-retries",
     "--min-body-rate",
+    "--queue-",
+    "--rate-limit-tokens-per-second",
     "--recovery-ramp-secs",
     "--request-id-headers",
     "--retry-",
@@ -69,6 +76,9 @@ const GROUPS: [&str; 13] = [
     "--slow-worker-factor",
     "--stream-resume",
     "--tenant-api-key",
+    "--tenant-header-name",
+    "--tenant-rate-limit-",
+    "--trust-tenant-header",
 ];
 const STARTUP_GROUP: &str = "--worker-startup-";
 
@@ -79,6 +89,9 @@ pub(crate) struct Reloader {
     pub(crate) control_config: ControlConfig,
     pub(crate) shard_config: Arc<ArcSwap<ShardConfig>>,
     pub(crate) retry_budget: Arc<RetryBudget>,
+    pub(crate) gate: Option<Arc<Gate>>,
+    /// When the time began that the gate goes by.
+    pub(crate) start: Instant,
     pub(crate) tls: Option<Arc<tls::Server>>,
     pub(crate) filter: Filter,
     pub(crate) control: Sender<Event>,
@@ -140,6 +153,11 @@ impl Reloader {
             return Err(Failure::usage(format!("{fixed} cannot change while the gateway runs")));
         }
         let config = config::lower(&launch.flags)?;
+        if config.admission.is_some() != self.gate.is_some() {
+            return Err(Failure::usage(
+                "--max-concurrent-requests cannot change between -1 and a number while the gateway runs",
+            ));
+        }
         let before = &self.control_config;
         let control_config = ControlConfig {
             seed: before.seed,
@@ -163,6 +181,9 @@ impl Reloader {
             ..config.shard
         };
         self.shard_config.store(Arc::new(shard));
+        if let (Some(gate), Some(rules)) = (&self.gate, config.admission) {
+            gate.set_rules(rules, self.start.elapsed().as_micros() as u64);
+        }
         self.retry_budget.set_percent(config.retry_budget_percent);
         self.filter.set(config.logs.level);
         if let (Some(shown), Some(read)) = (&self.tls, &config.tls.server) {

@@ -9,6 +9,7 @@ use monoio::net::TcpStream;
 use tracing::error;
 use tracing::warn;
 
+use crate::admit;
 use crate::client::Origin;
 use crate::conn;
 use crate::guard::Door;
@@ -132,6 +133,7 @@ async fn tick_until_done(shard: &Rc<Shard>, accepting: &[Rc<Slot>]) {
         shard.clock.tick();
         shard.stats.ticks_total.add(1);
         shard.take_settings();
+        admit::keep_pace(shard);
         shard.ports.flush(&shard.stats);
         shard.ports.flush_spans(&shard.stats);
         // Loading also lets go of the previous snapshot when nothing else does.

@@ -9,6 +9,7 @@ use std::task::Context;
 use std::task::Poll;
 use std::time::Duration;
 
+use api::error::ApiError;
 use api::error::ErrorCode;
 use api::peek;
 use api::peek::Used;
@@ -18,6 +19,7 @@ use fleet::admission::Entry;
 use fleet::admission::Gate;
 use fleet::admission::Outcome;
 use fleet::admission::Permit;
+use fleet::admission::Stake;
 use fleet::admission::TenantId;
 use fleet::admission::Ticket;
 use fleet::admission::Verdict;
@@ -62,7 +64,7 @@ pub(crate) async fn admit(
     trace.tokens = tokens_of(incoming.body.len());
     let claim = || Claim {
         tenant: tenant(shard, gate, incoming.head, trace.tenant.as_deref(), client.origin.peer),
-        tokens: trace.tokens.saturating_add(peek::answer_tokens_max(incoming.body).unwrap_or(ANSWER_TOKENS)),
+        tokens: estimate(incoming.body),
     };
     let entered_us = now_us(shard);
     let outcomes = &shard.stats.admission.outcomes_total[usize::from(class.0)];
@@ -80,8 +82,57 @@ pub(crate) async fn admit(
         }
     };
     outcomes[outcome(&result) as usize].add(1);
-    trace.permit = Some(result?);
+    let permit = result?;
+    client.notice = permit.stake().map(|stake| Box::new(Notice { shard: Rc::clone(shard), stake }));
+    trace.permit = Some(permit);
     Ok(())
+}
+
+/// Where a request hears that it has to make room for one of a higher class.
+pub(crate) struct Notice {
+    shard: Rc<Shard>,
+    stake: Stake,
+}
+
+impl Notice {
+    /// Ready with what to answer when the request has to make room.
+    pub(crate) fn poll(&self, cx: &Context<'_>) -> Poll<ApiError> {
+        match &self.shard.gate {
+            Some(gate) => gate.poll_preempted(self.stake, cx).map(|()| preempted()),
+            None => Poll::Pending,
+        }
+    }
+
+    fn begin_answer(&self) -> bool {
+        self.shard.gate.as_ref().is_none_or(|gate| gate.begin_answer(self.stake))
+    }
+}
+
+/// The answer begins: whatever comes now, nobody takes the request's place before its end.
+///
+/// # Errors
+/// What to answer instead: the place has been taken already.
+pub(crate) fn begin_answer(client: &mut Client<'_>, trace: &Trace<'_>) -> Result<(), ApiError> {
+    match client.notice.take() {
+        Some(notice) if trace.permit.is_some() && !notice.begin_answer() => Err(preempted()),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Ends a request whose place is needed, before it is answered: a client that is slow to read keeps nobody waiting.
+/// Its exchange with the worker must be over.
+pub(crate) fn make_room(shard: &Shard, trace: &mut Trace<'_>) {
+    if let Some(leg) = &mut trace.leg {
+        leg.release();
+    }
+    if let Some(permit) = trace.permit.take() {
+        shard.stats.admission.preempted_total[usize::from(permit.class().0)].add(1);
+        release(shard, permit, trace.tokens);
+    }
+}
+
+fn preempted() -> ApiError {
+    ApiError::new(ErrorCode::Preempted, "the request had to make room for one of a higher class; try again")
 }
 
 /// Gives a permit back, at the end of a request that took `tokens` in all.
@@ -94,8 +145,9 @@ pub(crate) fn release(shard: &Shard, permit: Permit, tokens: u32) {
 }
 
 /// Seconds after which a client that was refused with `code` may try again.
-pub(crate) fn retry_after_s(shard: &Shard, code: ErrorCode) -> u32 {
+pub(crate) fn retry_after_s(shard: &Shard, code: ErrorCode, trace: &Trace<'_>) -> u32 {
     match (&shard.gate, code) {
+        (_, ErrorCode::TenantRateLimited) => trace.retry_after_s,
         (Some(gate), ErrorCode::QueueFull | ErrorCode::QueueTimeout) => gate.retry_after_s(),
         _ => 1,
     }
@@ -103,7 +155,7 @@ pub(crate) fn retry_after_s(shard: &Shard, code: ErrorCode) -> u32 {
 
 /// Notes what a complete answer has cost: what it says itself, else what its length is taken for.
 pub(crate) fn note_answer(trace: &mut Trace<'_>, answer: &[u8]) {
-    if trace.permit.is_some() {
+    if trace.permit.is_some() || trace.charge.is_some() {
         trace.tokens = match peek::used(answer) {
             Some(Used::Total(tokens)) => tokens,
             Some(Used::Answer(tokens)) => trace.tokens.saturating_add(tokens),
@@ -112,12 +164,17 @@ pub(crate) fn note_answer(trace: &mut Trace<'_>, answer: &[u8]) {
     }
 }
 
+/// Tokens that a request with this body is taken to cost, prompt and answer.
+pub(crate) fn estimate(body: &[u8]) -> u32 {
+    tokens_of(body.len()).saturating_add(peek::answer_tokens_max(body).unwrap_or(ANSWER_TOKENS))
+}
+
 /// Tokens that so many bytes of text are taken for.
-fn tokens_of(bytes: usize) -> u32 {
+pub(crate) fn tokens_of(bytes: usize) -> u32 {
     bytes.div_ceil(BYTES_PER_TOKEN).min(u32::MAX as usize) as u32
 }
 
-fn now_us(shard: &Shard) -> u64 {
+pub(crate) fn now_us(shard: &Shard) -> u64 {
     shard.clock.since_start_us(shard.clock.now())
 }
 
@@ -139,11 +196,11 @@ fn outcome(result: &Result<Permit, Stop>) -> Outcome {
 
 /// The class that a request asks for, as far as it may.
 fn class(shard: &Shard, gate: &Gate, head: &RequestHead<'_>) -> ClassId {
-    let rules = gate.rules();
-    if rules.classes.len() == 1 {
-        return rules.default_class;
+    if !gate.has_classes() {
+        return gate.default_class();
     }
-    let Some(name) = head.header(PRIORITY_HEADER) else { return rules.default_class };
+    let Some(name) = head.header(PRIORITY_HEADER) else { return gate.default_class() };
+    let rules = gate.rules();
     match rules.class_named(name.trim_ascii()) {
         Some(class) if class < rules.class_max => {
             shard.stats.admission.clamped_total.add(1);
@@ -220,9 +277,7 @@ async fn wait(
     let queue = &shard.queue;
     queue.waiting.set(queue.waiting.get() + 1);
     let mut place = Place { shard, gate, ticket: Some(ticket) };
-    if gate.has_pace() && !queue.is_paced.replace(true) {
-        monoio::spawn(pace(Rc::clone(shard)));
-    }
+    keep_pace(shard);
     client.queue_until(shard.clock.deadline_ms(gate.rules().class(class).queue_timeout));
     let verdict = client.beside(poll_fn(|cx| place.poll(cx))).await;
     client.restore_deadline();
@@ -238,6 +293,18 @@ async fn wait(
             Err(Stop::reject(ErrorCode::QueueTimeout, "the request waited too long for others to end"))
         }
         Err(stop) => Err(stop),
+    }
+}
+
+/// Sees to it that starts are handed out as they become due, if requests of this shard wait. Looked after again at
+/// every tick: starts may become limited while somebody waits.
+pub(crate) fn keep_pace(shard: &Rc<Shard>) {
+    let queue = &shard.queue;
+    if queue.waiting.get() > 0
+        && shard.gate.as_ref().is_some_and(|gate| gate.has_pace())
+        && !queue.is_paced.replace(true)
+    {
+        monoio::spawn(pace(Rc::clone(shard)));
     }
 }
 

@@ -24,7 +24,7 @@ pub(crate) struct Own<'a> {
     pub(crate) content_type: &'a str,
     pub(crate) body: &'a [u8],
     pub(crate) error_code: Option<&'a str>,
-    pub(crate) extra: Option<(&'a str, &'a str)>,
+    pub(crate) extra: &'a [(&'a str, &'a str)],
 }
 
 pub(crate) async fn answer(
@@ -66,19 +66,27 @@ pub(crate) async fn answer_error(
     error: &ApiError,
     trace: &mut Trace<'_>,
 ) -> Next {
+    let preempted = admit::begin_answer(client, trace).err();
+    let error = preempted.as_ref().unwrap_or(error);
+    if error.code == ErrorCode::Preempted {
+        admit::make_room(shard, trace);
+    }
     trace.error = Some(error.code);
     let body = respond::error_body(error);
-    let retry_after = admit::retry_after_s(shard, error.code).to_string();
-    let extra = match error.code {
-        ErrorCode::InvalidApiKey => Some(("www-authenticate", "Bearer")),
-        ErrorCode::Unauthorized => Some(("www-authenticate", "Bearer realm=\"control-plane\"")),
-        ErrorCode::MethodNotAllowed => Some(("allow", trace.endpoint.methods())),
+    let retry_after = admit::retry_after_s(shard, error.code, trace).to_string();
+    let retry_after = ("retry-after", retry_after.as_str());
+    let extra: &[(&str, &str)] = match error.code {
+        ErrorCode::InvalidApiKey => &[("www-authenticate", "Bearer")],
+        ErrorCode::Unauthorized => &[("www-authenticate", "Bearer realm=\"control-plane\"")],
+        ErrorCode::MethodNotAllowed => &[("allow", trace.endpoint.methods())],
+        ErrorCode::Preempted => &[retry_after, ("x-smg-preempted", "true")],
         ErrorCode::NoWorkers
         | ErrorCode::AdminUnavailable
         | ErrorCode::ShuttingDown
         | ErrorCode::QueueFull
-        | ErrorCode::QueueTimeout => Some(("retry-after", retry_after.as_str())),
-        _ => None,
+        | ErrorCode::QueueTimeout
+        | ErrorCode::TenantRateLimited => &[retry_after],
+        _ => &[],
     };
     let own = Own {
         status: error.code.status(),

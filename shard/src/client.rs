@@ -5,9 +5,11 @@ use std::future::poll_fn;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::pin::pin;
+use std::task::Poll;
 
 use api::error::ErrorCode;
 
+use crate::admit::Notice;
 use crate::guard::Door;
 use crate::limits;
 use crate::rt::socket::Received;
@@ -33,11 +35,14 @@ pub(crate) struct Client<'a> {
     /// Bytes read behind the last request: the start of a pipelined one.
     pub(crate) early: Vec<u8>,
     /// How many of them came while an answer was being made.
-    early_bytes: u64,
+    early_bytes: u32,
     /// When the exchange must be over.
     deadline_ms: u64,
     /// When the worker must have sent the next token; 0 for whenever.
     token_deadline_ms: u64,
+    /// Where it hears that a higher class needs its place, as long as it may. Boxed: connections that sit idle, or whose
+    /// requests have no class, have no room set aside for it.
+    pub(crate) notice: Option<Box<Notice>>,
     /// Whether the socket is still watched for the client's leaving. Not once more has come early than is kept:
     /// then it stays readable.
     watching: Watching,
@@ -83,6 +88,7 @@ impl<'a> Client<'a> {
             early_bytes: 0,
             deadline_ms: 0,
             token_deadline_ms: 0,
+            notice: None,
             watching: Watching::Yes,
         }
     }
@@ -92,6 +98,7 @@ impl<'a> Client<'a> {
         self.early = Vec::new();
         self.deadline_ms = 0;
         self.token_deadline_ms = 0;
+        self.notice = None;
         self.watching = Watching::Yes;
     }
 
@@ -149,7 +156,7 @@ impl<'a> Client<'a> {
         self.early.reserve(limits::BUFFER_BYTES);
         match self.stream.recv_spare(&mut self.early) {
             Ok(Received::Bytes(n)) => {
-                self.early_bytes += n as u64;
+                self.early_bytes = self.early_bytes.saturating_add(n as u32);
                 Ok(())
             }
             Ok(Received::WouldBlock) => Ok(()),
@@ -159,7 +166,7 @@ impl<'a> Client<'a> {
 
     /// Bytes taken early and not yet counted.
     pub(crate) fn take_early_bytes(&mut self) -> u64 {
-        std::mem::take(&mut self.early_bytes)
+        std::mem::take(&mut self.early_bytes).into()
     }
 
     /// Drops empty lines between requests (RFC 9112 §2.2): they are not the start of one.
@@ -178,12 +185,22 @@ impl<'a> Client<'a> {
     /// Runs `operation` while watching the client.
     ///
     /// # Errors
-    /// [`Stop::Gone`] when the client leaves; a rejection when the deadline passes or everything ends.
+    /// [`Stop::Gone`] when the client leaves; a rejection when the deadline passes, everything ends, or a higher class
+    /// needs the request's place.
     pub(crate) async fn beside<T>(&mut self, operation: impl Future<Output = T>) -> Result<T, Stop> {
         let mut operation = pin!(operation);
         loop {
-            match wait::either(self.slot, operation.as_mut(), self.watch.as_mut(), self.watching).await {
-                Either::Done(done) => return Ok(done),
+            let either = {
+                let notice = self.notice.as_deref();
+                let operation = pin!(poll_fn(|cx| match (operation.as_mut().poll(cx), notice) {
+                    (Poll::Ready(done), _) => Poll::Ready(Ok(done)),
+                    (Poll::Pending, Some(notice)) => notice.poll(cx).map(Err),
+                    (Poll::Pending, None) => Poll::Pending,
+                }));
+                wait::either(self.slot, operation, self.watch.as_mut(), self.watching).await
+            };
+            match either {
+                Either::Done(done) => return done.map_err(Stop::Reject),
                 Either::Other => self.take_early()?,
                 Either::Interrupted(Interrupt::Deadline) => {
                     return Err(Stop::reject(

@@ -92,7 +92,9 @@ pub(crate) async fn run(
                     Err(setback) => setback,
                 }
             }
-            Err(Failure::Stop(Stop::Reject(_))) if client.is_stalled(shard.clock.coarse_ms()) => {
+            Err(Failure::Stop(Stop::Reject(error)))
+                if error.code == ErrorCode::UpstreamTimeout && client.is_stalled(shard.clock.coarse_ms()) =>
+            {
                 Setback::of_failure(shard, leg, UpstreamFailure::Stall)
             }
             Err(Failure::Stop(stop)) => {

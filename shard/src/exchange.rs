@@ -50,6 +50,7 @@ use crate::resume::Story;
 use crate::rt::socket::Received;
 use crate::state::Shard;
 use crate::stop::Stop;
+use crate::tenants;
 
 /// The method that asks what may be sent.
 const PREFLIGHT: &str = "OPTIONS";
@@ -221,6 +222,9 @@ async fn handle(
         Handler::Page => page(shard, client, connection, trace).await,
         Handler::Admin => admin(shard, client, incoming, caller.principal.as_ref(), connection, trace).await,
         Handler::Relay(shape) => {
+            if let Err(error) = tenants::charge(shard, client.origin.peer, incoming, shape, trace).await {
+                return answer_error(shard, client, connection, &error, trace).await;
+            }
             if shard.gate.is_some()
                 && let Err(stop) = admit::admit(shard, client, incoming, trace).await
             {
@@ -326,7 +330,8 @@ async fn preflight(
 ) -> Next {
     trace.cors = trace.cors.for_preflight();
     let methods = trace.endpoint.methods();
-    let extra = (!methods.is_empty()).then_some(("allow", methods));
+    let allow = [("allow", methods)];
+    let extra = if methods.is_empty() { &[] } else { &allow[..] };
     let own = Own { status: 200, content_type: TEXT, body: b"", error_code: None, extra };
     answer(shard, client, connection, &own, trace).await
 }
@@ -344,7 +349,7 @@ async fn page(
         Endpoint::HealthGenerate => &fleet.health_generate,
         Endpoint::Models => &fleet.models,
         _ => {
-            let own = Own { status: 200, content_type: TEXT, body: b"OK", error_code: None, extra: None };
+            let own = Own { status: 200, content_type: TEXT, body: b"OK", error_code: None, extra: &[] };
             return answer(shard, client, connection, &own, trace).await;
         }
     };
@@ -354,7 +359,7 @@ async fn page(
         content_type: page.content_type,
         body: &page.body,
         error_code,
-        extra: None,
+        extra: &[],
     };
     answer(shard, client, connection, &own, trace).await
 }
@@ -386,13 +391,14 @@ async fn admin(
     guard::audit::answered(&shard.config().guard, principal, incoming.head, trace, reply);
     match answered {
         Ok(Ok(reply)) => {
-            let retry_after = (reply.status == 503).then_some(("retry-after", ADMIN_RETRY_AFTER_S));
+            let location = reply.location.as_deref().map(|location| ("location", location));
+            let extra = location.or((reply.status == 503).then_some(("retry-after", ADMIN_RETRY_AFTER_S)));
             let own = Own {
                 status: reply.status,
                 content_type: reply.content_type,
                 body: &reply.body,
                 error_code: reply.error_code,
-                extra: reply.location.as_deref().map(|location| ("location", location)).or(retry_after),
+                extra: extra.as_slice(),
             };
             answer(shard, client, connection, &own, trace).await
         }

@@ -10,6 +10,7 @@ use api::endpoint::method_index;
 use api::error::ErrorCode;
 use fleet::admission::Permit;
 use fleet::stats::status_index;
+use fleet::tenants::Charge;
 use otlp::Span;
 use otlp::SpanContext;
 use tracing::Level;
@@ -23,6 +24,7 @@ use crate::retry::Attempts;
 use crate::route::Leg;
 use crate::spans::Spans;
 use crate::state::Shard;
+use crate::tenants;
 
 /// How far a request came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,16 +52,20 @@ pub(crate) struct Trace<'a> {
     pub(crate) endpoint: Endpoint,
     pub(crate) method: &'static str,
     pub(crate) request_id: String,
-    /// Which CORS headers the answer gets.
     /// The settings that the request began with: lines of one guard mean nothing to the next.
     pub(crate) config: Rc<ShardConfig>,
+    /// Which CORS headers the answer gets.
     pub(crate) cors: CorsBlock,
     /// Whose key the request came with, if it was a tenant's.
     pub(crate) tenant: Option<Arc<str>>,
     started: Instant,
     /// Its place among the requests in flight, if these are limited.
     pub(crate) permit: Option<Permit>,
-    /// How long it waited for that.
+    /// What its tenant was charged, if tenants have limits.
+    pub(crate) charge: Option<Charge>,
+    /// When its tenant may try again, if it was refused for its limits.
+    pub(crate) retry_after_s: u32,
+    /// How long it waited for a permit.
     pub(crate) queued_us: Option<u64>,
     /// Tokens of its prompt and answer, as far as they are known.
     pub(crate) tokens: u32,
@@ -98,6 +104,8 @@ impl<'a> Trace<'a> {
             tenant: None,
             started,
             permit: None,
+            charge: None,
+            retry_after_s: 1,
             queued_us: None,
             tokens: 0,
             leg: None,
@@ -213,6 +221,7 @@ impl Drop for Trace<'_> {
         if let Some(permit) = self.permit.take() {
             admit::release(self.shard, permit, self.tokens);
         }
+        tenants::settle(self.shard, self);
         let duration_us = micros(self.started, self.shard.clock.now());
         self.count(duration_us);
         if tracing::enabled!(target: "access", Level::INFO) {

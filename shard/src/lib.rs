@@ -42,6 +42,7 @@ pub mod rt;
 mod spans;
 mod state;
 mod stop;
+mod tenants;
 mod upstream;
 
 use std::io;
@@ -65,6 +66,8 @@ use fleet::report::Report;
 use fleet::snapshot::Snapshot;
 use fleet::span::SpanRoad;
 use fleet::stats::ShardStats;
+use fleet::tenants::Policies;
+use fleet::tenants::Tenants;
 use rustls::ClientConfig;
 use rustls::ServerConfig;
 
@@ -126,6 +129,8 @@ pub struct ShardConfig {
     pub guard: Arc<Guard>,
     /// Header, lower case, whose value names a request's tenant, if clients are trusted to say so.
     pub tenant_header: Option<String>,
+    /// What tenants may ask for in a minute, if that is bounded.
+    pub tenant_policies: Option<Arc<Policies>>,
     /// Seed of this process's generators.
     pub seed: u64,
 }
@@ -151,6 +156,8 @@ pub struct Shared {
     pub tokens: Option<TokenRoad>,
     /// How many requests are in flight at a time, and who waits; none for no limit.
     pub gate: Option<Arc<Gate>>,
+    /// What tenants have had.
+    pub tenants: Arc<Tenants>,
 }
 
 /// One shard's own part.

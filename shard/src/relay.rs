@@ -96,8 +96,7 @@ pub(crate) async fn run(
     let outcome = match plan.way {
         Way::AtOnce(length) if early.len() >= length => {
             let whole = Whole { head: &head, body: &early[..length], delimiter: plan.delimiter };
-            let is_exact = early.len() == length;
-            send_whole(shard, client, plan.connection, &whole, trace).await.map(|()| is_exact)
+            send_whole(shard, client, plan.connection, &whole, trace).await.map(|()| early.len() == length)
         }
         Way::AtOnce(_) | Way::Hold => {
             let mut passage = Passage { shard, client, upstream: &upstream, trace };
@@ -112,13 +111,16 @@ pub(crate) async fn run(
                     let opening = Opening { head: &head, plan: &plan };
                     match passage.stream(&opening, &mut relay, &body, &[]).await {
                         Ok(is_exact) => Ok(is_exact),
-                        Err(broke) => return broken(shard, client, broke, relay, down, trace).await,
+                        Err(broke) => {
+                            drop(upstream);
+                            return broken(shard, client, broke, relay, down, trace).await;
+                        }
                     }
                 }
-                Err(HoldError::Stop(Stop::Gone)) => Err(()),
+                Err(HoldError::Stop(Stop::Gone)) => Err(None),
                 Err(HoldError::Stop(Stop::Reject(error))) => {
                     note_timeout(shard, leg(trace), &error);
-                    return Relayed::Over(answer_error(shard, client, down.connection, &error, trace).await);
+                    Err(Some(error))
                 }
                 Err(HoldError::Broken) => return again(shard, UpstreamFailure::Body, trace),
             }
@@ -141,7 +143,10 @@ pub(crate) async fn run(
             let opening = Opening { head: &head, plan: &plan };
             match passage.stream(&opening, &mut relay, &[], early).await {
                 Ok(is_exact) => Ok(is_exact),
-                Err(broke) => return broken(shard, client, broke, relay, down, trace).await,
+                Err(broke) => {
+                    drop(upstream);
+                    return broken(shard, client, broke, relay, down, trace).await;
+                }
             }
         }
     };
@@ -149,11 +154,7 @@ pub(crate) async fn run(
     Relayed::Over(match outcome {
         Ok(is_exact) => {
             let leg = leg(trace);
-            leg.judge(shard, retry::outcome_of(head.status));
-            leg.worker().cells.succeed();
-            if head.status < 400 {
-                leg.worker().cells.pressure().ease();
-            }
+            answered_whole(shard, leg, head.status);
             if is_exact && is_reusable {
                 let now_ms = shard.clock.coarse_ms();
                 shard.upstreams.borrow_mut().checkin(leg.worker().id, upstream, now_ms);
@@ -163,8 +164,23 @@ pub(crate) async fn run(
             trace.end = End::Complete;
             if plan.connection == Connection::Close { Next::Close } else { Next::KeepAlive }
         }
-        Err(()) => Next::Close,
+        Err(None) => Next::Close,
+        Err(Some(error)) => {
+            // The exchange with the worker ends before anything else.
+            drop(upstream);
+            answer_error(shard, client, down.connection, &error, trace).await
+        }
     })
+}
+
+/// The worker's answer has come whole.
+fn answered_whole(shard: &Rc<Shard>, leg: &mut Leg, status: u16) {
+    leg.judge(shard, retry::outcome_of(status));
+    let cells = &leg.worker().cells;
+    cells.succeed();
+    if status < 400 {
+        cells.pressure().ease();
+    }
 }
 
 fn leg<'a>(trace: &'a mut Trace<'_>) -> &'a mut Leg {
@@ -188,7 +204,7 @@ async fn broken(
     down: &mut Downstream<'_, '_>,
     trace: &mut Trace<'_>,
 ) -> Relayed {
-    if relay.is_done() && !matches!(broke, Broke::Gone) {
+    if relay.is_begun() && relay.is_done() && !matches!(broke, Broke::Gone) {
         // All has been said; what the worker still owed is of no use to the client.
         let mut out = Vec::new();
         let mut relay = relay;
@@ -340,13 +356,15 @@ struct Whole<'a, 'h> {
     delimiter: Delimiter,
 }
 
+/// Sends a complete answer. An error is what to send instead, or none when the client is gone.
 async fn send_whole(
     shard: &Rc<Shard>,
     client: &mut Client<'_>,
     connection: Connection,
     whole: &Whole<'_, '_>,
     trace: &mut Trace<'_>,
-) -> Result<(), ()> {
+) -> Result<(), Option<ApiError>> {
+    admit::begin_answer(client, trace)?;
     let mut out = shard.take_buffer();
     let explanation = trace.leg.as_ref().and_then(|leg| leg.explanation.as_deref());
     let cors = trace.config.guard.cors_lines(trace.cors);
@@ -369,5 +387,5 @@ async fn send_whole(
     trace.first_byte = Some(shard.clock.now());
     let sent = client.send(shard, &out, body).await;
     shard.give_buffer(out);
-    sent
+    sent.map_err(|()| None)
 }

@@ -13,8 +13,8 @@ pub(crate) struct Answer<'a> {
     pub(crate) request_id: &'a str,
     /// `X-SMG-Error-Code`, on errors.
     pub(crate) error_code: Option<&'a str>,
-    /// One more header: `Allow`, `Location`, `Retry-After` or `WWW-Authenticate`.
-    pub(crate) extra: Option<(&'a str, &'a str)>,
+    /// Further headers: `Allow`, `Location`, `Retry-After` or `WWW-Authenticate`.
+    pub(crate) extra: &'a [(&'a str, &'a str)],
     /// CORS header lines.
     pub(crate) cors: &'a [u8],
     pub(crate) connection: Connection,
@@ -52,7 +52,7 @@ pub(crate) fn write(answer: &Answer<'_>, out: &mut Vec<u8>) {
     if let Some(code) = answer.error_code {
         header("x-smg-error-code", code, out);
     }
-    if let Some((name, value)) = answer.extra {
+    for (name, value) in answer.extra {
         header(name, value, out);
     }
     out.extend_from_slice(answer.cors);
@@ -159,7 +159,7 @@ mod tests {
             content_type: "application/json",
             request_id: "req-1",
             error_code: Some(error.code.code()),
-            extra: Some(("retry-after", "1")),
+            extra: &[("retry-after", "1")],
             cors: b"vary: origin\r\n",
             connection: Connection::Close,
             body: &body,

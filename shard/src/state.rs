@@ -19,6 +19,7 @@ use fleet::pressure::FullWorkers;
 use fleet::snapshot::Fleet;
 use fleet::snapshot::Snapshot;
 use fleet::stats::ShardStats;
+use fleet::tenants::Tenants;
 use policy::Replica;
 use rand::RngExt;
 use rand::SeedableRng;
@@ -66,6 +67,7 @@ pub(crate) struct Shard {
     pub(crate) lifecycle: Arc<Lifecycle>,
     pub(crate) retry_budget: Arc<RetryBudget>,
     pub(crate) gate: Option<Arc<Gate>>,
+    pub(crate) tenants: Arc<Tenants>,
     pub(crate) queue: Queue,
     snapshot: RefCell<Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
     /// The settings of this moment, as a copy that no other shard touches.
@@ -116,6 +118,7 @@ impl Shard {
             lifecycle: shared.lifecycle,
             retry_budget: shared.retry_budget,
             gate: shared.gate,
+            tenants: shared.tenants,
             queue: Queue::default(),
             snapshot: RefCell::new(snapshot),
             buffers: RefCell::new(Vec::new()),

@@ -10,7 +10,29 @@ struct Line {
     flags: LaunchFlags,
 }
 
-fn lowered(line: &str) -> Result<Config, Failure> {
+/// A file with some text, for as long as it is kept.
+pub(crate) struct TextFile(std::path::PathBuf);
+
+impl TextFile {
+    pub(crate) fn path(&self) -> &std::path::Path {
+        &self.0
+    }
+}
+
+impl Drop for TextFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// A file that no other test has, whose path ends in `name`.
+pub(crate) fn file(name: &str, text: &str) -> TextFile {
+    let path = testkit::place::temporary(name);
+    std::fs::write(&path, text).expect("the temporary directory can be written");
+    TextFile(path)
+}
+
+pub(crate) fn lowered(line: &str) -> Result<Config, Failure> {
     let argv = std::iter::once("ringway").chain(line.split_whitespace());
     lower(&Line::try_parse_from(argv).expect("parses").flags)
 }
@@ -59,6 +81,13 @@ fn each_bad_flag_is_one_line_that_names_it() {
             "--priority-scheduler-enabled --max-concurrent-requests 2 --priority-scheduler-default-max-class top",
             "unknown --priority-scheduler-default-max-class `top`: use system",
         ),
+        ("--priority-scheduler-config x.yaml", "needs --priority-scheduler-enabled"),
+        ("--tenant-rate-limit-enabled", "needs --tenant-rate-limit-config"),
+        ("--tenant-rate-limit-config x.yaml", "needs --tenant-rate-limit-enabled"),
+        (
+            "--tenant-rate-limit-enabled --tenant-rate-limit-config /nowhere/x.yaml",
+            "--tenant-rate-limit-config /nowhere/x.yaml: cannot read it",
+        ),
         ("--tenant-header-name a:b", "--tenant-header-name"),
         ("--backend openai", "--backend openai is not supported yet"),
     ] {
@@ -105,4 +134,47 @@ fn admission_is_off_unless_a_limit_is_given() {
     assert_eq!(paced.starts_per_s.map(std::num::NonZeroU32::get), Some(3));
     let classes = rules("--max-concurrent-requests 7 --priority-scheduler-enabled").expect("a limit");
     assert_eq!((classes.classes.len(), classes.class(classes.class_max).name), (4, "default"));
+}
+
+#[test]
+fn classes_may_have_other_numbers() {
+    let rules = |text: &str| {
+        let file = file("classes.yaml", text);
+        let line = format!(
+            "--max-concurrent-requests 100 --priority-scheduler-enabled --priority-scheduler-config {}",
+            file.path().display()
+        );
+        lowered(&line).map(|config| config.admission.expect("a limit"))
+    };
+    let class = "reserved_floor: 2, share: 0.05, queue_size: 7, queue_timeout_secs: 8, starvation_secs: 9";
+    let good =
+        rules(&format!("classes:\n  bulk: {{{class}}}\n  system: {{preempt: true}}")).expect("it is good");
+    let bulk = &good.classes[3];
+    assert_eq!((bulk.queue_max, bulk.queue_timeout.as_secs(), bulk.preempts), (7, 8, false));
+    assert_eq!(bulk.starvation.map(|patience| patience.as_secs()), Some(9));
+    assert_eq!(good.classes[1].queue_max, 256, "the others are as they were");
+    assert!(rules("").is_ok());
+    for (text, words) in [
+        ("classes: {bulk: {queue: 3}}", "`classes.bulk.queue` is no field: use reserved_floor, share"),
+        ("classes: {urgent: {}}", "`classes.urgent` is no field: use system, interactive, default, bulk"),
+        ("class: {}", "`class` is no field: use classes"),
+        ("classes: [bulk]", "`classes` must be a mapping"),
+        ("classes: {bulk: {share: 2}}", "`classes.bulk.share` must be a number between 0 and 1"),
+        (
+            "classes: {bulk: {queue_size: -1}}",
+            "`classes.bulk.queue_size` must be a whole number between 0 and",
+        ),
+        ("classes: {bulk: {queue_timeout_secs: 0}}", "`classes.bulk.queue_timeout_secs` must be"),
+        ("classes: {bulk: {starvation_secs: 1.5}}", "`classes.bulk.starvation_secs` must be"),
+        ("classes: {bulk: {preempt: maybe}}", "`classes.bulk.preempt` must be true or false"),
+        ("classes: {bulk: {queue_size: 3839}}", "`classes` have 4671 places"),
+        ("classes: {bulk: {preempt: true}}", "`classes.bulk.preempt` cannot be true while that of default"),
+        ("classes: {system: {queue_size: 0}}", "`classes.system.queue_size` cannot be 0"),
+        ("classes: {bulk: {share: 0.1, share: 0.2}}", "classes.yaml"),
+        ("classes: {", "line"),
+    ] {
+        let failure = rules(text).expect_err(text);
+        assert!(failure.message.contains(words) && failure.message.contains("classes.yaml"), "{failure}");
+        assert!(!failure.message.contains('\n'), "{failure}");
+    }
 }

@@ -24,6 +24,10 @@ pub(crate) fn families(sources: &Sources) -> Vec<MetricFamily> {
         "smg_scheduler_starvation_promotion_total",
         "Requests that went before a higher class, by class.",
     );
+    let mut preempted = Family::counter(
+        "smg_scheduler_preempt_total",
+        "Requests broken off for one of a higher class, by their own class.",
+    );
     let (mut allowed, mut rejected, mut taken) = (0, 0, 0);
     for class in rules.class_ids() {
         let at = usize::from(class.0);
@@ -42,6 +46,7 @@ pub(crate) fn families(sources: &Sources) -> Vec<MetricFamily> {
         size.add(&labels, f64::from(rules.class(class).queue_max));
         in_flight.add(&labels, gate.in_flight(class) as f64);
         waits.add_histogram(&labels, sources.shards.iter().map(|shard| &shard.admission.queue_wait[at]));
+        preempted.add(&labels, sum(sources, |stats| &stats.preempted_total[at]) as f64);
         promotions.add(&labels, sum(sources, |stats| &stats.promotions_total[at]) as f64);
     }
     limited.add(&[("result", "allowed")], allowed as f64);
@@ -52,6 +57,7 @@ pub(crate) fn families(sources: &Sources) -> Vec<MetricFamily> {
     if rules.classes.len() > 1 {
         families.extend([
             promotions,
+            preempted,
             Family::counter(
                 "smg_scheduler_clamp_total",
                 "Requests that asked for a class they may not have.",

@@ -206,7 +206,7 @@ fn routed(stats: &ModelStats, model: &str, family: &mut Family) {
 /// Requests that routing could not serve, in the SGLang gateway's kinds.
 fn errors(sources: &Sources) -> MetricFamily {
     let kind = |code: ErrorCode| match code {
-        ErrorCode::NoWorkers | ErrorCode::ShuttingDown => "no_workers",
+        ErrorCode::NoWorkers | ErrorCode::ShuttingDown | ErrorCode::Preempted => "no_workers",
         ErrorCode::UpstreamTimeout => "timeout",
         ErrorCode::UpstreamConnect
         | ErrorCode::UpstreamClosed
@@ -216,8 +216,10 @@ fn errors(sources: &Sources) -> MetricFamily {
         _ => "validation_error",
     };
     let mut counts: std::collections::BTreeMap<&str, f64> = std::collections::BTreeMap::new();
-    // Who was not admitted was not routed; `smg_http_rate_limit_total` tells of them.
-    let is_routed = |code: &&ErrorCode| !matches!(code, ErrorCode::QueueFull | ErrorCode::QueueTimeout);
+    // Who was not admitted was not routed; other counters tell of them.
+    let is_routed = |code: &&ErrorCode| {
+        !matches!(code, ErrorCode::QueueFull | ErrorCode::QueueTimeout | ErrorCode::TenantRateLimited)
+    };
     for &code in ErrorCode::ALL.iter().filter(is_routed) {
         *counts.entry(kind(code)).or_default() += sources.sum(|shard| &shard.errors_total[code.index()]);
     }

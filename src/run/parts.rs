@@ -204,6 +204,7 @@ fn roads(
         admin,
         tokens,
         gate: config.admission.take().map(|rules| Arc::new(Gate::new(rules))),
+        tenants: Arc::default(),
     };
     (shared, Inboxes { reports: reports_inbox, admin: admin_inbox, results, to_results })
 }
@@ -294,6 +295,8 @@ impl ControlPlane {
             control_config: self.config.clone(),
             shard_config: Arc::clone(&shared.config),
             retry_budget: Arc::clone(&shared.retry_budget),
+            gate: shared.gate.clone(),
+            start: site.start,
             tls: config.tls.server.clone(),
             filter: logs.filter(),
             control: self.results(),

@@ -1,5 +1,6 @@
 //! Settings read again (SIGHUP): what changes, what does not, and that nobody notices.
 
+use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -26,17 +27,27 @@ on_every_setup! {
     keys_and_limits_change_while_it_runs
 }
 
-/// A configuration file.
-struct File(PathBuf);
+/// A file of settings.
+pub(crate) struct File(PathBuf);
 
 impl File {
-    fn new(text: &str) -> File {
-        let file = File(place::temporary("ringway.toml"));
+    /// A configuration file.
+    pub(crate) fn new(text: &str) -> File {
+        File::named("ringway.toml", text)
+    }
+
+    /// A file whose path ends in `name`.
+    pub(crate) fn named(name: &str, text: &str) -> File {
+        let file = File(place::temporary(name));
         file.write(text);
         file
     }
 
-    fn write(&self, text: &str) {
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub(crate) fn write(&self, text: &str) {
         std::fs::write(&self.0, text).expect("the temporary directory can be written");
     }
 
@@ -58,7 +69,7 @@ fn urls(workers: &[&Worker]) -> String {
 
 /// Reloads, and waits until it is done or refused.
 #[track_caller]
-fn reload(gateway: &Gateway, result: &str) {
+pub(crate) fn reload(gateway: &Gateway, result: &str) {
     let count = || gateway.metrics().sum("ringway_reloads_total", &[&format!("result=\"{result}\"")]);
     let before = count();
     gateway.signal(Signal::HUP);

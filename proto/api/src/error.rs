@@ -57,6 +57,10 @@ codes! {
     QueueFull 429 "scheduler_queue_full";
     /// The request waited for admission longer than it may.
     QueueTimeout 408 "scheduler_queue_timeout";
+    /// The request had to make room for one of a higher class before it was answered.
+    Preempted 503 "scheduler_preempted";
+    /// The tenant has had what it may have in a minute.
+    TenantRateLimited 429 "tenant_rate_limit_exceeded";
     /// Request line and headers are larger than the limit.
     HeadTooLarge 431 "request_header_fields_too_large";
     /// The request needs something HTTP/1.1 defines and the gateway does not do.
@@ -94,7 +98,7 @@ impl ErrorCode {
     /// OpenAI's `type`: whose fault it is for 4xx, else the status phrase, as SGLang's gateway says it.
     pub fn kind(self) -> &'static str {
         match self {
-            Self::QueueFull | Self::QueueTimeout => "rate_limit_error",
+            Self::QueueFull | Self::QueueTimeout | Self::TenantRateLimited => "rate_limit_error",
             _ if self.status() < 500 => "invalid_request_error",
             _ => reason_phrase(self.status()),
         }

@@ -7,7 +7,7 @@
 //! some nanoseconds, no message, no lock. Only when there is no room, an arrival is counted as waiting instead and
 //! sent to the [`arbiter`], a plain value that holds the queues and decides whose turn it is.
 //!
-//! Nobody ever waits for the arbiter. News for it (who entered, who left) go into a bounded channel; whoever has
+//! Nobody ever waits for the arbiter. News for it (who entered, who left) go into a channel; whoever has
 //! brought news, or has given a permit back while somebody waits, calls [`Gate::pump`], which *tries* to take the
 //! arbiter. Who gets it reads the news and admits whoever can be; who finds it taken goes on with its own work, and the
 //! holder looks again after it has let go.
@@ -38,22 +38,33 @@
 //!
 //! *Whoever is counted as waiting is counted out once*: by the verdict it was sent, or, if it closed its channel
 //! before that, by the word that it left. So at any time at most one entry and one leaving per counted waiter are on
-//! their way, and the channel, with room for two of each, never overflows.
+//! their way: the channel has no bound of its own, and holds no more than two for each that the word counts.
+//!
+//! *Who is broken off has not begun to answer, and makes room once.* Whoever is admitted below a class that preempts
+//! takes a slot of [`stakes`]. To begin an answer and to be chosen are compare-and-swaps of one word of that slot, so
+//! one of them fails. Only the arbiter's holder chooses, when nobody who waits may start, and no more than wait and
+//! have not been chosen for. Who was chosen is woken where it waits, ends its exchange, gives its permit back like
+//! anybody else, and then counts itself as ended: so the arbiter sees the place before it looks for another. Until
+//! somebody of a preempting class has taken the place, no start goes out of turn. An arrival that takes its slot looks
+//! for waiters after that, and who waits is counted before the arbiter looks through the slots: one sees the other.
 //!
 //! No thread sleeps for another. What is left of waiting is inside the channel: who reads it spins for as long as a
 //! sender that has taken a slot has not filled it, which is some instructions.
 
 mod arbiter;
 mod bucket;
+mod desk;
 mod lane;
+mod pace;
+mod permit;
 mod rules;
+mod stakes;
 mod stats;
 mod word;
 
-use std::future::Future;
 use std::hash::BuildHasher;
 use std::hash::RandomState;
-use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::TryLockError;
@@ -67,22 +78,40 @@ use std::sync::atomic::fence;
 use std::task::Context;
 use std::task::Poll;
 
+use arc_swap::ArcSwap;
+use arc_swap::ArcSwapOption;
 use crossbeam_channel::Receiver;
 use crossbeam_channel::Sender;
 use futures_channel::oneshot;
 
 use self::arbiter::Arbiter;
 use self::bucket::Bucket;
+use self::desk::Desk;
+use self::desk::News;
+use self::desk::Settlement;
 use self::lane::Waiter;
+use self::pace::Pace;
+pub use self::permit::Claim;
+pub use self::permit::Entry;
+pub use self::permit::Permit;
+use self::permit::Place;
+pub use self::permit::TenantId;
+pub use self::permit::Ticket;
+pub use self::permit::Verdict;
 pub use self::rules::CLASSES_MAX;
 pub use self::rules::ClassId;
 pub use self::rules::ClassRules;
+pub use self::rules::ClassSettings;
 pub use self::rules::GateRules;
 pub use self::rules::IN_FLIGHT_BY_CLASS_MAX;
 pub use self::rules::IN_FLIGHT_MAX;
+pub use self::rules::PRIORITIES;
+pub use self::rules::QUEUE_BY_CLASS_MAX;
 pub use self::rules::QUEUE_MAX;
 pub use self::rules::STARTS_PER_S_MAX;
 pub use self::rules::priority_names;
+pub use self::stakes::Stake;
+use self::stakes::Stakes;
 pub use self::stats::AdmissionStats;
 pub use self::stats::Outcome;
 use self::word::Arrival;
@@ -92,115 +121,27 @@ use self::word::Word;
 /// A queue that is overrun by more than that refuses without asking.
 const ARRIVALS_TO_JUDGE_MAX: u32 = 256;
 /// Settlements that may be on their way; one that finds no room is dropped, and a tenant's share is off by so much.
-const SETTLEMENTS_QUEUED_MAX: usize = 4096;
+const SETTLEMENTS_QUEUED_MAX: usize = 1024;
 /// Most tokens that one request is taken to cost: no request can put its tenant behind by more.
 const TOKENS_MAX: u32 = 1 << 20;
-/// Shortest time over which it is counted how fast the queue moves.
-const PACE_WINDOW_US: u64 = 1_000_000;
-/// Longest time that a refused client is asked to wait.
-const RETRY_AFTER_S_MAX: u64 = 30;
 /// No time at all.
 const NEVER: u64 = u64::MAX;
-
-/// Who a request is from, as far as sharing goes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TenantId(pub u64);
-
-/// What a request that must wait is queued by.
-#[derive(Clone, Copy, Debug)]
-pub struct Claim {
-    /// Whose it is.
-    pub tenant: TenantId,
-    /// Tokens it is taken to cost, prompt and answer.
-    pub tokens: u32,
-}
-
-/// Where somebody waits, or has waited.
-#[derive(Clone, Copy, Debug)]
-struct Place {
-    class: ClassId,
-    tenant: TenantId,
-    id: u64,
-}
-
-/// One request in flight. It goes back through [`Gate::release`], and is worth nothing but that.
-#[derive(Debug)]
-#[must_use = "a permit that is not released is lost"]
-pub struct Permit {
-    class: ClassId,
-    /// What its tenant has been charged, if it waited.
-    charged: Option<(Place, u32)>,
-}
-
-/// What came of a wait.
-#[derive(Debug)]
-pub enum Verdict {
-    /// It is admitted.
-    Admitted {
-        /// Its permit.
-        permit: Permit,
-        /// Whether it went before a higher class, having waited too long.
-        is_promoted: bool,
-    },
-    /// It found no place in the queue, or had to give up its own.
-    Refused,
-}
-
-/// A place in the queue, and the future of what comes of it. Whoever gives it up calls [`Gate::leave`].
-#[derive(Debug)]
-#[must_use = "a ticket that is not given back holds its place in the queue"]
-pub struct Ticket {
-    place: Place,
-    verdict: oneshot::Receiver<Verdict>,
-}
-
-/// What becomes of an arrival.
-#[derive(Debug)]
-pub enum Entry {
-    /// It is admitted at once.
-    Admitted(Permit),
-    /// It waits.
-    Queued(Ticket),
-    /// There is no place for it.
-    Full,
-}
-
-/// News for the arbiter.
-#[derive(Debug)]
-enum News {
-    Entered(ClassId, Waiter<oneshot::Sender<Verdict>>),
-    Left(Place),
-}
-
-/// What a request cost beyond what its tenant was charged, or below it.
-#[derive(Clone, Copy, Debug)]
-struct Settlement {
-    place: Place,
-    tokens: i64,
-}
-
-/// What whoever takes the lock takes hold of.
-#[derive(Debug)]
-struct Desk {
-    arbiter: Arbiter<oneshot::Sender<Verdict>>,
-    pace: Pace,
-}
-
-/// How fast the queue moves.
-#[derive(Debug, Default)]
-struct Pace {
-    since_us: u64,
-    admitted: u64,
-    /// Whether somebody has waited since then.
-    is_moving: bool,
-}
 
 /// The gate that all shards share.
 #[derive(Debug)]
 pub struct Gate {
     word: Word,
-    rules: GateRules,
-    bucket: Option<Bucket>,
+    rules: ArcSwap<GateRules>,
+    default_class: ClassId,
+    has_classes: bool,
+    /// Whether a class preempts those below it.
+    has_preemption: AtomicBool,
+    /// Who may be broken off; none where there is one class.
+    stakes: Option<Stakes>,
+    /// Requests of each class that were broken off and have ended since the arbiter looked.
+    ended: [AtomicU32; CLASSES_MAX],
+    has_pace: AtomicBool,
+    bucket: ArcSwapOption<Bucket>,
     hasher: RandomState,
     next_id: AtomicU64,
     news: (Sender<News>, Receiver<News>),
@@ -213,33 +154,85 @@ pub struct Gate {
     depths: [AtomicU32; CLASSES_MAX],
 }
 
+/// How many may be counted as waiting at a time.
+fn waiting_max(rules: &GateRules) -> u32 {
+    match rules.places() {
+        0 => 0,
+        places => places + ARRIVALS_TO_JUDGE_MAX,
+    }
+}
+
 // === impl Gate ===
 
 impl Gate {
     /// A gate nobody has passed yet.
     pub fn new(rules: GateRules) -> Self {
-        let places: u32 = rules.classes.iter().map(|class| class.queue_max).sum();
-        let waiting_max = if places == 0 { 0 } else { places + ARRIVALS_TO_JUDGE_MAX };
-        let settlements_max = (rules.in_flight_max as usize).min(SETTLEMENTS_QUEUED_MAX);
+        let bucket = rules.starts_per_s.map(|starts_per_s| Bucket::new(starts_per_s, rules.in_flight_max));
+        let has_classes = rules.classes.len() > 1;
+        let rules = Arc::new(rules);
+        let desk = Desk {
+            arbiter: Arbiter::new(&rules),
+            pace: Pace::default(),
+            rules: Arc::clone(&rules),
+            ending: [0; CLASSES_MAX],
+            in_vain: None,
+        };
         Self {
-            word: Word::new(&rules, waiting_max),
-            bucket: rules.starts_per_s.map(|starts_per_s| Bucket::new(starts_per_s, rules.in_flight_max)),
+            word: Word::new(&rules, waiting_max(&rules)),
+            default_class: rules.default_class,
+            has_classes,
+            has_preemption: AtomicBool::new(rules.preempting() > 0),
+            stakes: has_classes.then(Stakes::new),
+            ended: Default::default(),
+            has_pace: AtomicBool::new(bucket.is_some()),
+            bucket: ArcSwapOption::from_pointee(bucket),
             hasher: RandomState::new(),
             next_id: AtomicU64::new(0),
-            news: crossbeam_channel::bounded(2 * waiting_max.max(1) as usize),
-            settlements: crossbeam_channel::bounded(settlements_max),
+            // It holds two news of each who is counted as waiting, at most.
+            news: crossbeam_channel::unbounded(),
+            settlements: crossbeam_channel::bounded(SETTLEMENTS_QUEUED_MAX),
             is_dirty: AtomicBool::new(false),
-            desk: Mutex::new(Desk { arbiter: Arbiter::new(&rules), pace: Pace::default() }),
+            desk: Mutex::new(desk),
             due_us: AtomicU64::new(NEVER),
             retry_after_s: AtomicU32::new(1),
             depths: Default::default(),
-            rules,
+            rules: ArcSwap::new(rules),
         }
     }
 
     /// What it goes by.
-    pub fn rules(&self) -> &GateRules {
-        &self.rules
+    pub fn rules(&self) -> Arc<GateRules> {
+        self.rules.load_full()
+    }
+
+    /// Goes by other rules from now on, with the same classes. Who is in flight or waits keeps its place, also where
+    /// there are fewer now; the next ones come in when there is room again.
+    ///
+    /// One caller at a time.
+    pub fn set_rules(&self, rules: GateRules, now_us: u64) {
+        let (rate, burst) = (rules.starts_per_s, rules.in_flight_max);
+        let before = self.bucket.load_full();
+        let bucket = rate.map(|rate| match before {
+            Some(before) if before.is_as(rate, burst) => before,
+            Some(before) => Arc::new(before.successor(rate, burst, now_us)),
+            None => Arc::new(Bucket::new(rate, burst)),
+        });
+        self.bucket.store(bucket);
+        self.has_pace.store(rate.is_some(), Relaxed);
+        self.has_preemption.store(rules.preempting() > 0, Relaxed);
+        self.word.set_limits(&rules, waiting_max(&rules));
+        self.rules.store(Arc::new(rules));
+        self.pump(now_us);
+    }
+
+    /// Whether requests are told apart by class.
+    pub fn has_classes(&self) -> bool {
+        self.has_classes
+    }
+
+    /// The class of requests that ask for none.
+    pub fn default_class(&self) -> ClassId {
+        self.default_class
     }
 
     /// The tenant that a header or an address stands for: a keyed hash, so that nobody can make up another's.
@@ -270,7 +263,19 @@ impl Gate {
 
     /// Whether starts are limited in time, so that whoever waits must see to it that somebody pumps.
     pub fn has_pace(&self) -> bool {
-        self.bucket.is_some()
+        self.has_pace.load(Relaxed)
+    }
+
+    /// Takes a start, if they are limited in time.
+    ///
+    /// # Errors
+    /// When the next one is due.
+    #[inline]
+    fn take_start(&self, now_us: u64) -> Result<(), u64> {
+        if !self.has_pace() {
+            return Ok(());
+        }
+        self.bucket.load().as_ref().map_or(Ok(()), |bucket| bucket.take(now_us))
     }
 
     /// Asks for a permit. What the request is queued by is only worked out if it must wait.
@@ -286,8 +291,13 @@ impl Gate {
     /// Admits an arrival that is counted as in flight, unless the next start is not due.
     #[inline]
     fn start(&self, class: ClassId, now_us: u64, claim: impl FnOnce() -> Claim) -> Entry {
-        if self.bucket.as_ref().is_none_or(|bucket| bucket.take(now_us).is_ok()) {
-            return Entry::Admitted(Permit { class, charged: None });
+        if self.take_start(now_us).is_ok() {
+            let stake = self.stake(class);
+            // Who waits may be looking for somebody to break off, and has not seen this one.
+            if stake.is_some() && self.word.waiting(self.word.load()) > 0 {
+                self.pump(now_us);
+            }
+            return Entry::Admitted(Permit { class, charged: None, stake });
         }
         if self.word.wait_after_all(class) {
             return self.queue(class, now_us, claim());
@@ -296,6 +306,34 @@ impl Gate {
             self.pump(now_us);
         }
         Entry::Full
+    }
+
+    /// Has a request that was counted in stand where a higher class may have it broken off, if any does.
+    #[inline]
+    fn stake(&self, class: ClassId) -> Option<Stake> {
+        let stakes = self.stakes.as_ref()?;
+        if class == ClassId(0) || !self.has_preemption.load(Relaxed) {
+            return None;
+        }
+        let stake = stakes.take(class);
+        fence(SeqCst);
+        stake
+    }
+
+    /// A request begins to answer: nobody breaks it off any more. False when it has been broken off already; then it
+    /// has to end at once, unanswered.
+    #[inline]
+    pub fn begin_answer(&self, stake: Stake) -> bool {
+        self.stakes.as_ref().is_none_or(|stakes| stakes.begin(stake))
+    }
+
+    /// Ready when the request whose stake this is has to end for one of a higher class.
+    #[inline]
+    pub fn poll_preempted(&self, stake: Stake, cx: &Context<'_>) -> Poll<()> {
+        match &self.stakes {
+            Some(stakes) => stakes.poll_preempted(stake, cx),
+            None => Poll::Pending,
+        }
     }
 
     /// Queues an arrival that is counted as waiting.
@@ -307,7 +345,7 @@ impl Gate {
         let tokens = claim.tokens.clamp(1, TOKENS_MAX);
         let waiter = Waiter { id, tenant: claim.tenant, tokens, entered_us: now_us, reply };
         if self.news.0.try_send(News::Entered(class, waiter)).is_err() {
-            debug_assert!(false, "there is room for everybody who is counted as waiting");
+            debug_assert!(false, "the gate holds the other end");
             self.word.end_waiting();
             return Entry::Full;
         }
@@ -323,7 +361,7 @@ impl Gate {
             Ok(Some(Verdict::Refused)) => false,
             Ok(None) | Err(oneshot::Canceled) => {
                 let is_sent = self.news.0.try_send(News::Left(ticket.place)).is_ok();
-                debug_assert!(is_sent, "there is room for everybody who leaves");
+                debug_assert!(is_sent, "the gate holds the other end");
                 true
             }
         }
@@ -333,13 +371,26 @@ impl Gate {
     /// the caller has to [`Gate::pump`].
     #[inline]
     pub fn release(&self, permit: Permit, used: Option<u32>) -> bool {
+        // First the stake: whoever is counted in finds one.
+        let was_preempted = self.give_stake(&permit);
         let somebody_waits = self.word.end(permit.class);
         if somebody_waits && let (Some((place, tokens)), Some(used)) = (permit.charged, used) {
             let tokens = i64::from(used.min(TOKENS_MAX)) - i64::from(tokens);
             // Without room it is dropped: shares are a little off, counts are not.
             let _ = self.settlements.0.try_send(Settlement { place, tokens });
         }
-        somebody_waits
+        if was_preempted {
+            // After the place is free, so that nobody else is broken off for want of it.
+            self.ended[usize::from(permit.class.0)].fetch_add(1, AcqRel);
+        }
+        somebody_waits || was_preempted
+    }
+
+    fn give_stake(&self, permit: &Permit) -> bool {
+        match (&self.stakes, permit.stake) {
+            (Some(stakes), Some(stake)) => stakes.give(stake),
+            _ => false,
+        }
     }
 
     /// Sees to it that news are read and permits handed out: by this thread, or by whoever is at it.
@@ -361,112 +412,6 @@ impl Gate {
             Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
             Err(TryLockError::WouldBlock) => None,
         }
-    }
-
-    fn work(&self, desk: &mut Desk, now_us: u64) {
-        for Settlement { place, tokens } in self.settlements.1.try_iter().take(SETTLEMENTS_QUEUED_MAX) {
-            desk.arbiter.settle(place, tokens);
-        }
-        // First those who wait already: a place that they leave is there for who enters.
-        self.admit(desk, now_us);
-        // As many as there are now: what comes meanwhile is marked, and read in the next round.
-        for _ in 0..self.news.1.len() {
-            match self.news.1.try_recv() {
-                Ok(News::Entered(class, waiter)) => {
-                    if let Some(refused) = desk.arbiter.enter(class, waiter) {
-                        self.conclude(refused.reply.send(Verdict::Refused).is_ok());
-                    }
-                }
-                Ok(News::Left(place)) => {
-                    desk.arbiter.leave(place);
-                    self.word.end_waiting();
-                }
-                Err(_) => break,
-            }
-        }
-        let due_us = self.admit(desk, now_us);
-        self.due_us.store(due_us, Relaxed);
-        let mut waiting = 0;
-        for class in self.rules.class_ids() {
-            let depth = desk.arbiter.depth(class) as u32;
-            waiting += u64::from(depth);
-            self.depths[usize::from(class.0)].store(depth, Relaxed);
-        }
-        if let Some(retry_after_s) = desk.pace.retry_after_s(waiting, now_us) {
-            self.retry_after_s.store(retry_after_s, Relaxed);
-        }
-    }
-
-    /// Counts out who waited, if it was told; if it left before, the word that it did counts it out.
-    fn conclude(&self, is_told: bool) {
-        if is_told {
-            self.word.end_waiting();
-        }
-    }
-
-    /// Admits whoever can be; returns when the next start is due if that is what is waited for.
-    fn admit(&self, desk: &mut Desk, now_us: u64) -> u64 {
-        while !desk.arbiter.is_empty() {
-            if let Some(Err(due_us)) = self.bucket.as_ref().map(|bucket| bucket.take(now_us)) {
-                return due_us;
-            }
-            let counts = self.word.load();
-            let turn = desk.arbiter.next(|class| self.word.may_start(counts, class), now_us);
-            let Some(turn) = turn else {
-                self.put_back_start();
-                break;
-            };
-            let Waiter { id, tenant, tokens, reply, .. } = turn.waiter;
-            let place = Place { class: turn.class, tenant, id };
-            let permit = Permit { class: turn.class, charged: Some((place, tokens)) };
-            // Counted in first: once it is sent it may come back at once.
-            self.word.start_waiting(turn.class);
-            if reply.send(Verdict::Admitted { permit, is_promoted: turn.is_promoted }).is_ok() {
-                self.word.end_waiting();
-                desk.pace.admitted += 1;
-            } else {
-                self.word.end(turn.class);
-                desk.arbiter.settle(place, -i64::from(tokens));
-                self.put_back_start();
-            }
-        }
-        NEVER
-    }
-
-    fn put_back_start(&self) {
-        if let Some(bucket) = &self.bucket {
-            bucket.put_back();
-        }
-    }
-}
-
-// === impl Ticket ===
-
-impl Future for Ticket {
-    type Output = Verdict;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Verdict> {
-        // A waiter is never dropped without a verdict.
-        Pin::new(&mut self.verdict).poll(cx).map(|verdict| verdict.unwrap_or(Verdict::Refused))
-    }
-}
-
-// === impl Pace ===
-
-impl Pace {
-    /// At the end of each window: how long who comes now would wait behind so many.
-    fn retry_after_s(&mut self, waiting: u64, now_us: u64) -> Option<u32> {
-        let elapsed_us = now_us.saturating_sub(self.since_us);
-        let is_over =
-            elapsed_us >= PACE_WINDOW_US && (self.admitted > 0 || elapsed_us >= 10 * PACE_WINDOW_US);
-        let seconds = match self.is_moving {
-            true if !is_over => return None,
-            true => Some((waiting * elapsed_us).div_ceil(self.admitted.max(1) * 1_000_000)),
-            // Nobody waited: the time before says nothing.
-            false => None,
-        };
-        *self = Self { since_us: now_us, admitted: 0, is_moving: waiting > 0 };
-        Some(seconds?.clamp(1, RETRY_AFTER_S_MAX) as u32)
     }
 }
 

@@ -23,5 +23,6 @@ pub mod snapshot;
 pub mod span;
 pub mod stats;
 pub mod sticky;
+pub mod tenants;
 pub mod tree;
 pub mod workers;

@@ -6,9 +6,11 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use api::error::ApiError;
+use api::error::ErrorCode;
 use fleet::stats::UpstreamFailure;
 use wire::ResponseHead;
 
+use crate::admit;
 use crate::client::Client;
 use crate::clock::micros;
 use crate::encode;
@@ -113,10 +115,10 @@ impl Passage<'_, '_, '_> {
             self.take_in(opening, relay, &mut out, |relay, out| match relay.push_decoded(decoded, out) {
                 Flow::More => relay.push(early, out),
                 ended => ended,
-            });
+            })?;
         if !relay.is_begun() && opening.plan.kind == Kind::Plain {
             // Bytes have no clean way to be replaced: their head goes at once.
-            self.open(opening, relay, &mut out);
+            self.open(opening, relay, &mut out)?;
         }
         let sent = self.client.send(self.shard, &out, b"").await;
         self.shard.give_buffer(out);
@@ -133,7 +135,10 @@ impl Passage<'_, '_, '_> {
             match self.client.beside(ready).await {
                 Ok(_) => flow = self.pass(opening, relay, &mut pace).await?,
                 Err(Stop::Gone) => return Err(Broke::Gone),
-                Err(Stop::Reject(_)) if self.client.is_stalled(self.shard.clock.coarse_ms()) => {
+                Err(Stop::Reject(error))
+                    if error.code == ErrorCode::UpstreamTimeout
+                        && self.client.is_stalled(self.shard.clock.coarse_ms()) =>
+                {
                     return Err(Broke::Worker(UpstreamFailure::Stall));
                 }
                 Err(Stop::Reject(error)) => return Err(Broke::Ended(error)),
@@ -150,14 +155,14 @@ impl Passage<'_, '_, '_> {
         relay: &mut Relay,
         out: &mut Vec<u8>,
         push: impl FnOnce(&mut Relay, &mut Vec<u8>) -> Flow,
-    ) -> Flow {
+    ) -> Result<Flow, Broke> {
         let flow = if relay.is_begun() {
             push(relay, out)
         } else {
             let mut body = self.shard.take_buffer();
             let flow = push(relay, &mut body);
             if !body.is_empty() || matches!(flow, Flow::End { .. }) {
-                self.open(opening, relay, out);
+                self.open(opening, relay, out)?;
                 out.extend_from_slice(&body);
             }
             self.shard.give_buffer(body);
@@ -166,11 +171,12 @@ impl Passage<'_, '_, '_> {
         if let (Flow::End { .. }, Some(leg)) = (&flow, &mut self.trace.leg) {
             leg.release();
         }
-        flow
+        Ok(flow)
     }
 
-    /// Writes the head of the answer.
-    fn open(&mut self, opening: &Opening<'_, '_>, relay: &mut Relay, out: &mut Vec<u8>) {
+    /// Writes the head of the answer, unless the request has to make room for another.
+    fn open(&mut self, opening: &Opening<'_, '_>, relay: &mut Relay, out: &mut Vec<u8>) -> Result<(), Broke> {
+        admit::begin_answer(self.client, self.trace).map_err(Broke::Ended)?;
         let Opening { head, plan } = opening;
         let explanation = self.trace.leg.as_ref().and_then(|leg| leg.explanation.as_deref());
         encode::response_head(
@@ -184,6 +190,7 @@ impl Passage<'_, '_, '_> {
         );
         self.trace.status = head.status;
         relay.begin();
+        Ok(())
     }
 
     /// Reads once from the worker and sends what follows from it.
@@ -203,15 +210,15 @@ impl Passage<'_, '_, '_> {
                     if relay.bytes() == 0 {
                         learn_answer(self.shard, self.trace, opening.head.status, &inbound[..n]);
                     }
-                    self.take_in(opening, relay, outbound, |relay, out| relay.push(&inbound[..n], out))
+                    self.take_in(opening, relay, outbound, |relay, out| relay.push(&inbound[..n], out))?
                 }
                 Ok(Received::WouldBlock) => return Ok(Flow::More),
                 Ok(Received::End) => {
-                    self.take_in(opening, relay, outbound, |relay, out| relay.end_of_input(out))
+                    self.take_in(opening, relay, outbound, |relay, out| relay.end_of_input(out))?
                 }
                 // A body that ends with the connection does not end with its break.
                 Err(_) if relay.is_done() => {
-                    self.take_in(opening, relay, outbound, |relay, out| relay.end_of_input(out))
+                    self.take_in(opening, relay, outbound, |relay, out| relay.end_of_input(out))?
                 }
                 Err(_) => Flow::Broken,
             };

@@ -1,5 +1,7 @@
 //! Flags of admission: how many requests are in flight, who waits, and who goes first.
 
+use std::path::PathBuf;
+
 use clap::Args;
 
 /// How many requests are in flight at a time, and who waits.
@@ -24,6 +26,15 @@ pub(crate) struct AdmissionFlags {
     /// The highest class that a request can ask for
     #[arg(long, default_value = "default", value_name = "CLASS")]
     pub(crate) priority_scheduler_default_max_class: String,
+    /// YAML file with what each class may have
+    #[arg(long, value_name = "FILE")]
+    pub(crate) priority_scheduler_config: Option<PathBuf>,
+    /// Bound what each tenant may ask for in a minute, as --tenant-rate-limit-config says
+    #[arg(long)]
+    pub(crate) tenant_rate_limit_enabled: bool,
+    /// YAML file with requests and tokens per minute of all tenants, and of some
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tenant_rate_limit_config: Option<PathBuf>,
     /// Take the tenant of a request from a header; else it is told by its key or where it came from
     #[arg(long)]
     pub(crate) trust_tenant_header: bool,

@@ -1,7 +1,8 @@
 //! Who is next: the queues of all classes as a plain value, which knows neither threads nor clocks.
 //!
 //! Classes go in strict order, as far as each may start. So that none waits for ever, at most every
-//! [`PROMOTION_EVERY`]th start goes to whoever has waited longest beyond its class's patience.
+//! [`PROMOTION_EVERY`]th start goes to whoever has waited longest beyond its class's patience. A place for which a
+//! request was broken off is not given away like that.
 
 use super::ClassId;
 use super::GateRules;
@@ -17,8 +18,12 @@ pub(super) struct Arbiter<T> {
     lanes: Vec<Lane<T>>,
     queue_max: Vec<usize>,
     starvation_us: Vec<Option<u64>>,
+    /// How many of the highest classes preempt.
+    preempting: usize,
     /// Starts since the last one out of turn.
     starts_in_turn: u32,
+    /// Requests that were broken off and have ended, and whose place nobody of a preempting class has taken yet.
+    owed: u32,
 }
 
 /// Whose turn it is.
@@ -32,13 +37,39 @@ pub(super) struct Turn<T> {
 
 impl<T> Arbiter<T> {
     pub(super) fn new(rules: &GateRules) -> Self {
-        let micros = |duration: std::time::Duration| duration.as_micros() as u64;
-        Self {
+        let mut arbiter = Self {
             lanes: rules.classes.iter().map(|_| Lane::new()).collect(),
-            queue_max: rules.classes.iter().map(|class| class.queue_max as usize).collect(),
-            starvation_us: rules.classes.iter().map(|class| class.starvation.map(micros)).collect(),
+            queue_max: Vec::new(),
+            starvation_us: Vec::new(),
+            preempting: 0,
             starts_in_turn: 0,
-        }
+            owed: 0,
+        };
+        arbiter.set_rules(rules);
+        arbiter
+    }
+
+    /// Goes by other rules from now on. Whoever waits keeps its place.
+    pub(super) fn set_rules(&mut self, rules: &GateRules) {
+        let micros = |duration: std::time::Duration| duration.as_micros() as u64;
+        self.queue_max = rules.classes.iter().map(|class| class.queue_max as usize).collect();
+        self.starvation_us = rules.classes.iter().map(|class| class.starvation.map(micros)).collect();
+        self.preempting = rules.preempting();
+    }
+
+    /// For which class one more request has to be broken off, when so many are about to end and nobody who waits may
+    /// start: the highest for which the places under way do not suffice.
+    pub(super) fn preemptor(&self, under_way: u32) -> Option<ClassId> {
+        let mut waiting = 0;
+        (0..self.preempting).map(|at| ClassId(at as u8)).find(|&class| {
+            waiting += self.depth(class);
+            waiting > under_way as usize && self.depth(class) > 0
+        })
+    }
+
+    /// So many requests that were broken off have ended: their places are for who had that done.
+    pub(super) fn owe(&mut self, places: u32) {
+        self.owed += places;
     }
 
     /// How many of a class wait.
@@ -78,13 +109,19 @@ impl<T> Arbiter<T> {
     pub(super) fn next(&mut self, may_start: impl Fn(ClassId) -> bool, now_us: u64) -> Option<Turn<T>> {
         let ready = |at: &usize| self.lanes[*at].len() > 0 && may_start(ClassId(*at as u8));
         let first = (0..self.lanes.len()).find(ready)?;
-        let starved = (self.starts_in_turn + 1 >= PROMOTION_EVERY)
+        if self.lanes[..self.preempting].iter().all(|lane| lane.len() == 0) {
+            self.owed = 0;
+        }
+        let starved = (self.starts_in_turn + 1 >= PROMOTION_EVERY && self.owed == 0)
             .then(|| (first + 1..self.lanes.len()).filter(ready).filter(|&at| self.is_starved(at, now_us)))
             .and_then(|starved| starved.min_by_key(|&at| self.lanes[at].oldest_us()));
         let (at, waiter) = match starved {
             Some(at) => (at, self.lanes[at].pop_oldest()?),
             None => (first, self.lanes[first].pop_fair()?),
         };
+        if at < self.preempting {
+            self.owed = self.owed.saturating_sub(1);
+        }
         self.starts_in_turn = if starved.is_some() { 0 } else { self.starts_in_turn.saturating_add(1) };
         Some(Turn { class: ClassId(at as u8), waiter, is_promoted: starved.is_some() })
     }

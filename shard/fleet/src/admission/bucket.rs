@@ -29,6 +29,20 @@ impl Bucket {
         }
     }
 
+    /// A bucket with other settings, as far from full as this one is at `now_us`: a change gives nobody a fresh burst.
+    pub(super) fn successor(&self, starts_per_s: NonZeroU32, burst: u32, now_us: u64) -> Self {
+        let next = Self::new(starts_per_s, burst);
+        let owed = self.full_at.load(Relaxed).saturating_sub(now_us.saturating_mul(self.starts_per_s));
+        let full_at = now_us.saturating_mul(next.starts_per_s) + owed.min(next.capacity);
+        next.full_at.store(full_at, Relaxed);
+        next
+    }
+
+    /// Whether it goes by these settings.
+    pub(super) fn is_as(&self, starts_per_s: NonZeroU32, burst: u32) -> bool {
+        self.starts_per_s == u64::from(starts_per_s.get()) && self.capacity == u64::from(burst) * START
+    }
+
     /// Takes one start.
     ///
     /// # Errors
@@ -101,5 +115,16 @@ mod tests {
         bucket.put_back();
         assert_eq!(bucket.take(5_000_000), Ok(()));
         assert_eq!(bucket.take(5_000_000), Err(6_000_000));
+    }
+
+    #[test]
+    fn a_change_of_rate_keeps_what_was_taken() {
+        let before = bucket(1, 4);
+        (0..3).for_each(|_| assert_eq!(before.take(5_000_000), Ok(())));
+        let after = before.successor(NonZeroU32::new(10).expect("above 0"), 4, 5_000_000);
+        assert_eq!(after.take(5_000_000), Ok(()), "one was left");
+        assert_eq!(after.take(5_000_000), Err(5_100_000), "and the next comes at the new rate");
+        let smaller = before.successor(NonZeroU32::new(1).expect("above 0"), 1, 5_000_000);
+        assert_eq!(smaller.take(5_000_000), Err(6_000_000));
     }
 }

@@ -9,6 +9,8 @@ pub const CLASSES_MAX: usize = 4;
 pub const IN_FLIGHT_BY_CLASS_MAX: u32 = (1 << 13) - 1;
 /// Most requests in flight.
 pub const IN_FLIGHT_MAX: u32 = 1 << 24;
+/// Most places in the queues of all classes together where classes are told apart.
+pub const QUEUE_BY_CLASS_MAX: u32 = (1 << 12) - 1 - super::ARRIVALS_TO_JUDGE_MAX;
 /// Most places in the queue: what waits holds its connection and body, and a queue of more than a minute helps nobody.
 pub const QUEUE_MAX: u32 = 1 << 16;
 /// Most request starts per second that can be asked for; time in its units then lasts for years.
@@ -46,15 +48,68 @@ pub struct ClassRules {
     pub queue_timeout: Duration,
     /// Wait after which a request may go before a higher class.
     pub starvation: Option<Duration>,
+    /// Whether a request of it that finds no room breaks off one of a lower class that has not begun to answer. If it
+    /// does, so do all classes above it.
+    pub preempts: bool,
 }
 
-/// The classes of SGLang's gateway: name, places reserved, share of all places reserved in percent, queue, longest
-/// wait and patience in seconds. Of the two ways to reserve the larger counts.
-const BY_PRIORITY: [(&str, u32, u32, u32, u64, u64); CLASSES_MAX] = [
-    ("system", 32, 0, 64, 30, 5),
-    ("interactive", 128, 25, 256, 30, 5),
-    ("default", 0, 10, 512, 60, 30),
-    ("bulk", 0, 0, 1024, 300, 120),
+/// What a class of priority is given, before it is known how many places there are.
+#[derive(Clone, Copy, Debug)]
+pub struct ClassSettings {
+    /// Its name, in requests and in metrics.
+    pub name: &'static str,
+    /// Places that it has for itself, at least.
+    pub reserved_floor: u32,
+    /// Share of all places that it has for itself, 0 to 1, if that is more.
+    pub share: f64,
+    /// Places in its queue.
+    pub queue_size: u32,
+    /// Longest wait in seconds.
+    pub queue_timeout_s: u64,
+    /// Wait in seconds after which a request may go before a higher class.
+    pub starvation_s: u64,
+    /// Whether it breaks off lower classes.
+    pub preempt: bool,
+}
+
+/// The classes of SGLang's gateway, the highest first.
+pub const PRIORITIES: [ClassSettings; CLASSES_MAX] = [
+    ClassSettings {
+        name: "system",
+        reserved_floor: 32,
+        share: 0.0,
+        queue_size: 64,
+        queue_timeout_s: 30,
+        starvation_s: 5,
+        preempt: true,
+    },
+    ClassSettings {
+        name: "interactive",
+        reserved_floor: 128,
+        share: 0.25,
+        queue_size: 256,
+        queue_timeout_s: 30,
+        starvation_s: 5,
+        preempt: true,
+    },
+    ClassSettings {
+        name: "default",
+        reserved_floor: 0,
+        share: 0.1,
+        queue_size: 512,
+        queue_timeout_s: 60,
+        starvation_s: 30,
+        preempt: false,
+    },
+    ClassSettings {
+        name: "bulk",
+        reserved_floor: 0,
+        share: 0.0,
+        queue_size: 1024,
+        queue_timeout_s: 300,
+        starvation_s: 120,
+        preempt: false,
+    },
 ];
 /// Position of the default class among them.
 const DEFAULT_CLASS: ClassId = ClassId(2);
@@ -62,7 +117,14 @@ const DEFAULT_CLASS: ClassId = ClassId(2);
 impl GateRules {
     /// One class for all.
     pub fn plain(in_flight_max: u32, queue_max: u32, queue_timeout: Duration) -> Self {
-        let class = ClassRules { name: "default", reserve: 0, queue_max, queue_timeout, starvation: None };
+        let class = ClassRules {
+            name: "default",
+            reserve: 0,
+            queue_max,
+            queue_timeout,
+            starvation: None,
+            preempts: false,
+        };
         Self {
             in_flight_max,
             starts_per_s: None,
@@ -72,23 +134,30 @@ impl GateRules {
         }
     }
 
-    /// SGLang's four classes. Reserves take half of all places at most, cut in proportion where they ask for more, so
-    /// that a gateway with few places still serves every class.
+    /// SGLang's four classes.
     pub fn by_priority(in_flight_max: u32) -> Self {
-        let wanted = BY_PRIORITY.map(|(_, floor, share_percent, ..)| {
-            u64::from(floor).max(u64::from(in_flight_max) * u64::from(share_percent) / 100)
+        Self::with_classes(in_flight_max, &PRIORITIES)
+    }
+
+    /// The four classes with these settings. Reserves take half of all places at most, cut in proportion where they ask
+    /// for more, so that a gateway with few places still serves every class.
+    pub fn with_classes(in_flight_max: u32, settings: &[ClassSettings; CLASSES_MAX]) -> Self {
+        let wanted = settings.map(|class| {
+            let share = (f64::from(in_flight_max) * class.share).floor() as u64;
+            u64::from(class.reserved_floor).max(share)
         });
         let (all, half) = (wanted.iter().sum::<u64>(), u64::from(in_flight_max) / 2);
         let reserve = |wanted: u64| if all <= half { wanted } else { wanted * half / all };
-        let classes = BY_PRIORITY
+        let classes = settings
             .iter()
             .zip(wanted)
-            .map(|(&(name, _, _, queue_max, timeout_s, starvation_s), wanted)| ClassRules {
-                name,
+            .map(|(class, wanted)| ClassRules {
+                name: class.name,
                 reserve: reserve(wanted) as u32,
-                queue_max,
-                queue_timeout: Duration::from_secs(timeout_s),
-                starvation: Some(Duration::from_secs(starvation_s)),
+                queue_max: class.queue_size,
+                queue_timeout: Duration::from_secs(class.queue_timeout_s),
+                starvation: Some(Duration::from_secs(class.starvation_s)),
+                preempts: class.preempt,
             })
             .collect();
         Self {
@@ -98,6 +167,16 @@ impl GateRules {
             default_class: DEFAULT_CLASS,
             class_max: DEFAULT_CLASS,
         }
+    }
+
+    /// How many of the highest classes preempt.
+    pub(super) fn preempting(&self) -> usize {
+        self.classes.iter().take_while(|class| class.preempts).count()
+    }
+
+    /// How many may wait in all queues together.
+    pub(super) fn places(&self) -> u32 {
+        self.classes.iter().map(|class| class.queue_max).sum()
     }
 
     /// Every class's position.
@@ -119,7 +198,7 @@ impl GateRules {
 
 /// Names of SGLang's classes, the highest first.
 pub fn priority_names() -> [&'static str; CLASSES_MAX] {
-    BY_PRIORITY.map(|(name, ..)| name)
+    PRIORITIES.map(|class| class.name)
 }
 
 #[cfg(test)]

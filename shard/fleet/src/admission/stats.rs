@@ -47,6 +47,8 @@ pub struct AdmissionStats {
     pub queue_wait: [Histogram; CLASSES_MAX],
     /// Of these, requests that went before a higher class, by class.
     pub promotions_total: [Counter; CLASSES_MAX],
+    /// Requests that made room for one of a higher class, by their own class.
+    pub preempted_total: [Counter; CLASSES_MAX],
     /// Requests that asked for a higher class than they may have.
     pub clamped_total: Counter,
     /// Requests that asked for a class there is not.
@@ -60,6 +62,7 @@ impl AdmissionStats {
             outcomes_total: Default::default(),
             queue_wait: std::array::from_fn(|_| Histogram::new(Arc::clone(duration_bounds_us))),
             promotions_total: Default::default(),
+            preempted_total: Default::default(),
             clamped_total: Counter::default(),
             unknown_priority_total: Counter::default(),
         }

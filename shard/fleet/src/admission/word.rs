@@ -3,8 +3,8 @@
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::AcqRel;
 use std::sync::atomic::Ordering::Acquire;
+use std::sync::atomic::Ordering::Relaxed;
 
-use super::CLASSES_MAX;
 use super::ClassId;
 use super::GateRules;
 
@@ -28,12 +28,14 @@ pub(super) struct Word {
     classes: usize,
     /// Width of a class's field.
     class_bits: u32,
-    /// Places that no class has for itself.
-    open: u64,
-    /// Places that a class has for itself.
-    reserves: [u64; CLASSES_MAX],
-    waiting_max: u64,
+    /// Places that no class has for itself, low bits first, then those that each class has: one word, so that a change
+    /// of limits is one store and nobody starts by half of it.
+    limits: AtomicU64,
+    waiting_max: AtomicU64,
 }
+
+/// Width of the places of a class's own among the limits: half of all places, at most.
+const RESERVE_BITS: u32 = 12;
 
 /// The word at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,25 +44,52 @@ pub(super) struct Counts(u64);
 impl Word {
     /// Nobody in flight, nobody waiting. At most `waiting_max` will ever wait.
     pub(super) fn new(rules: &GateRules, waiting_max: u32) -> Self {
-        let mut reserves = [0; CLASSES_MAX];
-        for (reserve, class) in reserves.iter_mut().zip(&rules.classes) {
-            *reserve = u64::from(class.reserve);
-        }
         let classes = rules.classes.len();
         let word = Self {
             bits: AtomicU64::new(0),
             classes,
             class_bits: if classes == 1 { 32 } else { 13 },
-            open: u64::from(rules.in_flight_max).saturating_sub(reserves.iter().sum()),
-            reserves,
-            waiting_max: u64::from(waiting_max),
+            limits: AtomicU64::new(0),
+            waiting_max: AtomicU64::new(0),
         };
+        word.set_limits(rules, waiting_max);
+        word
+    }
+
+    /// Goes by other limits from now on. What is in flight or waits beyond them stays.
+    pub(super) fn set_limits(&self, rules: &GateRules, waiting_max: u32) {
         debug_assert!(
-            u64::from(rules.in_flight_max) < 1 << word.class_bits,
+            u64::from(rules.in_flight_max) < 1 << self.class_bits,
             "a class's count fits its field"
         );
-        debug_assert!(word.waiting_max < 1 << (64 - word.waiting_shift()), "the waiting fit their field");
-        word
+        debug_assert!(
+            u64::from(waiting_max) < 1 << (64 - self.waiting_shift()),
+            "the waiting fit their field"
+        );
+        let (mut open, mut limits) = (u64::from(rules.in_flight_max), 0);
+        if self.classes > 1 {
+            for (at, class) in rules.classes.iter().enumerate() {
+                let reserve = u64::from(class.reserve);
+                debug_assert!(reserve < 1 << RESERVE_BITS, "a class's own places fit their field");
+                open = open.saturating_sub(reserve);
+                limits |= reserve << (self.class_bits + RESERVE_BITS * at as u32);
+            }
+        }
+        self.limits.store(limits | open, Relaxed);
+        self.waiting_max.store(waiting_max.into(), Relaxed);
+    }
+
+    fn waiting_max(&self) -> u64 {
+        self.waiting_max.load(Relaxed)
+    }
+
+    fn open(&self, limits: u64) -> u64 {
+        limits & ((1 << self.class_bits) - 1)
+    }
+
+    fn reserve_in(&self, limits: u64, at: usize) -> u64 {
+        let shift = self.class_bits + RESERVE_BITS * at as u32;
+        if self.classes == 1 { 0 } else { (limits >> shift) & ((1 << RESERVE_BITS) - 1) }
     }
 
     fn waiting_shift(&self) -> u32 {
@@ -93,15 +122,32 @@ impl Word {
     /// Whether one more of `class` may be in flight: in a place of its own, or in an open one.
     ///
     /// A class fills its own places first, so what it has beyond them is what it takes of the open ones. All own
-    /// places and the open ones are `in_flight_max` together: no more are ever in flight.
+    /// places and the open ones are `in_flight_max` together: no more are ever in flight. Only after limits were
+    /// lowered more may be, and more of the open places be taken than there are; then even an own place has to wait
+    /// until these have ended.
     pub(super) fn may_start(&self, counts: Counts, class: ClassId) -> bool {
-        if self.in_flight(counts, class) < self.reserves[usize::from(class.0)] {
-            return true;
-        }
-        let taken: u64 = (0..self.classes)
-            .map(|at| self.in_flight(counts, ClassId(at as u8)).saturating_sub(self.reserves[at]))
-            .sum();
-        taken < self.open
+        let limits = self.limits.load(Relaxed);
+        let own = self.reserve_in(limits, usize::from(class.0)).saturating_sub(self.in_flight(counts, class));
+        self.taken(counts, limits) < self.open(limits) + own
+    }
+
+    /// Whether more open places are taken than there are, since limits were lowered: one less makes no room.
+    pub(super) fn is_over(&self, counts: Counts) -> bool {
+        let limits = self.limits.load(Relaxed);
+        self.taken(counts, limits) > self.open(limits)
+    }
+
+    /// Whether `class` takes open places, beside those of so many that are about to end.
+    pub(super) fn may_yield(&self, counts: Counts, class: ClassId, ending: u32) -> bool {
+        let own = self.reserve_in(self.limits.load(Relaxed), usize::from(class.0));
+        self.in_flight(counts, class) > own + u64::from(ending)
+    }
+
+    /// Open places that are taken.
+    fn taken(&self, counts: Counts, limits: u64) -> u64 {
+        let beyond =
+            |at| self.in_flight(counts, ClassId(at as u8)).saturating_sub(self.reserve_in(limits, at));
+        (0..self.classes).map(beyond).sum()
     }
 
     /// Counts an arrival: in flight when nobody waits and there is room, else waiting if there is room for that.
@@ -111,7 +157,7 @@ impl Word {
             let waiting = self.waiting(counts);
             let (arrival, next) = if waiting == 0 && self.may_start(counts, class) {
                 (Arrival::Started, counts.0 + self.one_of(class))
-            } else if waiting < self.waiting_max {
+            } else if waiting < self.waiting_max() {
                 (Arrival::Waits, counts.0 + self.one_waiting())
             } else {
                 return Arrival::Full;
@@ -126,7 +172,7 @@ impl Word {
     /// Counts one that is in flight as waiting instead; false when as many wait as may.
     pub(super) fn wait_after_all(&self, class: ClassId) -> bool {
         let moved = |bits: u64| {
-            let is_room = self.waiting(Counts(bits)) < self.waiting_max;
+            let is_room = self.waiting(Counts(bits)) < self.waiting_max();
             is_room.then(|| bits - self.one_of(class) + self.one_waiting())
         };
         self.bits.fetch_update(AcqRel, Acquire, moved).is_ok()

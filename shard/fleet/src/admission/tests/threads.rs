@@ -26,6 +26,7 @@ struct Shard<'a> {
     permits: Vec<Permit>,
     tickets: Vec<Ticket>,
     told: u64,
+    broken_off: u64,
 }
 
 impl Shard<'_> {
@@ -58,6 +59,19 @@ impl Shard<'_> {
         }
     }
 
+    /// Has the newest request in flight begin its answer, or end if it was broken off.
+    fn begin_answer(&mut self) {
+        let Some(permit) = self.permits.pop() else { return };
+        if permit.stake().is_none_or(|stake| self.gate.begin_answer(stake)) {
+            self.permits.push(permit);
+            return;
+        }
+        self.broken_off += 1;
+        self.in_flight.fetch_sub(1, Ordering::SeqCst);
+        assert!(self.gate.release(permit, Some(0)), "who was broken off is waited for");
+        self.gate.pump(self.now_us());
+    }
+
     fn leave(&mut self, at: usize) {
         if at < self.tickets.len() {
             let ticket = self.tickets.swap_remove(at);
@@ -84,20 +98,22 @@ fn run(rules: &GateRules) {
     let gate = Gate::new(rules.clone());
     let in_flight = AtomicU32::new(0);
     let clock = Instant::now();
-    let told: u64 = thread::scope(|scope| {
+    let (told, broken_off) = thread::scope(|scope| {
         let shard = |seed: u64| {
             let (gate, in_flight) = (&gate, &in_flight);
             scope.spawn(move || {
                 let (permits, tickets) = (Vec::new(), Vec::new());
-                let cap = gate.rules.in_flight_max;
-                let mut shard = Shard { gate, in_flight, cap, clock, permits, tickets, told: 0 };
+                let cap = gate.rules().in_flight_max;
+                let mut shard =
+                    Shard { gate, in_flight, cap, clock, permits, tickets, told: 0, broken_off: 0 };
                 let mut rng = SmallRng::seed_from_u64(seed);
-                let classes = gate.rules.classes.len() as u8;
+                let classes = gate.rules().classes.len() as u8;
                 for _ in 0..STEPS {
-                    match rng.random_range(0..8) {
+                    match rng.random_range(0..9) {
                         0..3 => shard.enter(ClassId(rng.random_range(0..classes)), rng.random_range(0..5)),
                         3..6 => shard.end(),
                         6 => shard.leave(rng.random_range(0..16)),
+                        7 => shard.begin_answer(),
                         _ => shard.look(),
                     }
                 }
@@ -110,15 +126,17 @@ fn run(rules: &GateRules) {
                 while !shard.permits.is_empty() {
                     shard.end();
                 }
-                shard.told
+                (shard.told, shard.broken_off)
             })
         };
         let shards: Vec<_> = (0..THREADS).map(shard).collect();
-        shards.into_iter().map(|shard| shard.join().expect("no assertion failed")).sum()
+        let told = shards.into_iter().map(|shard| shard.join().expect("no assertion failed"));
+        told.fold((0, 0), |(told, broken), (one, other)| (told + one, broken + other))
     });
     assert_empty(&gate);
     assert_eq!(in_flight.load(Ordering::SeqCst), 0);
     assert!(told > 0, "some waited");
+    assert_eq!(broken_off > 0, rules.preempting() > 0, "{broken_off}");
 }
 
 #[test]
