@@ -190,7 +190,8 @@ fn rules(flags: &LaunchFlags) -> Result<Rules, Failure> {
         Failure::usage(format!("unknown policy `{name}`: use {}", Policy::NAMES.join(", ")))
     })?;
     match default {
-        Policy::PowerOfTwo if flags.workers.worker_urls.len() < 2 => {
+        // Where models come and go, so do workers.
+        Policy::PowerOfTwo if flags.workers.worker_urls.len() < 2 && !routing.enable_igw => {
             Err(Failure::usage("--policy power_of_two needs at least 2 workers in --worker-urls"))
         }
         Policy::Session if keys.session_key.is_none() => {
@@ -283,6 +284,7 @@ fn shard_config(flags: &LaunchFlags, tls: &Tls, guard: Arc<Guard>) -> Result<Sha
         session_headers: session_keys.iter().map(|name| name.to_ascii_lowercase()).collect(),
         body_keys: std::iter::once(ANSWER_FIELD.to_owned()).chain(session_keys).collect(),
         has_session_key: flags.keys.session_key.is_some(),
+        has_exact_models: flags.routing.enable_igw,
         explain_routing: flags.keys.explain_routing,
         // The descriptors that the system grants may lower it at start.
         connections_max: CONNECTIONS_PER_SHARD_MAX,

@@ -30,7 +30,7 @@ use crate::systemd;
 use crate::tls;
 
 /// Flags that may change while the process runs, besides those that begin with one of [`GROUPS`].
-const FLAGS: [&str; 26] = [
+const FLAGS: [&str; 27] = [
     "--affinity-keys",
     "--api-key",
     "--body-timeout-secs",
@@ -44,6 +44,7 @@ const FLAGS: [&str; 26] = [
     "--disable-health-check",
     "--disable-retries",
     "--drain-settle-secs",
+    "--enable-igw",
     "--eviction-interval",
     "--explain-routing",
     "--first-token-timeout-secs",

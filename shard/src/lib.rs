@@ -84,6 +84,8 @@ pub struct ShardConfig {
     pub session_headers: Vec<String>,
     /// Whether the first of them is the session policy's own (`--session-key`).
     pub has_session_key: bool,
+    /// Whether only the model is served that a request names, also where there is one only (`--enable-igw`).
+    pub has_exact_models: bool,
     /// Fields of the body that routing looks at: `previous_response_id`, then those that may stand in for the session
     /// headers, in their order.
     pub body_keys: Vec<String>,

@@ -155,7 +155,7 @@ pub(crate) fn choose(shard: &Rc<Shard>, input: &Input<'_, '_>) -> Result<Leg, Ap
         peek::peek_opaque(input.body, spans)
     };
     shard.with_snapshot(|snapshot| {
-        let pools = pools_of(&snapshot.fleet, peeked.model.as_deref())?;
+        let pools = pools_of(shard, &snapshot.fleet, peeked.model.as_deref())?;
         let pool = &snapshot.fleet.pools[pools.regular.ok_or_else(no_workers)?];
         let began = shard.clock.now();
         blocks.clear();
@@ -268,8 +268,8 @@ fn record(
 }
 
 /// The pools of the request's model.
-fn pools_of(fleet: &Fleet, model: Option<&str>) -> Result<ModelPools, ApiError> {
-    match fleet.pools_of(model) {
+fn pools_of(shard: &Shard, fleet: &Fleet, model: Option<&str>) -> Result<ModelPools, ApiError> {
+    match fleet.pools_of(model, shard.config().has_exact_models) {
         Ok(pools) => Ok(pools),
         Err(NoPool::NoWorkers) => Err(no_workers()),
         Err(NoPool::ModelRequired) => Err(ApiError::about(

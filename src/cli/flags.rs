@@ -114,6 +114,10 @@ pub(crate) struct WorkerFlags {
 pub(crate) struct RoutingFlags {
     #[arg(long, default_value = "cache_aware", help = policy_help())]
     pub(crate) policy: String,
+    /// Several models behind one gateway: a request gets the model it names, also where only one is served; without
+    /// this a fleet of one model serves whatever is asked for
+    #[arg(long)]
+    pub(crate) enable_igw: bool,
     /// cache_aware: share of the prompt that must be known for affinity to decide, 0 to 1
     #[arg(long, default_value_t = 0.3, value_name = "SHARE")]
     pub(crate) cache_threshold: f32,

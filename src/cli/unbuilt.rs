@@ -7,7 +7,6 @@ const UNBUILT: &[&str] = &[
     "--decode-policy",
     "--decode-selector",
     "--dp-aware",
-    "--enable-igw",
     "--enable-mesh",
     "--enable-wasm",
     "--history-backend",

@@ -19,6 +19,7 @@ mod http2;
 mod keep_alive;
 mod lifecycle;
 mod metrics;
+mod models;
 mod policies;
 mod relay;
 mod reload;

@@ -229,15 +229,17 @@ impl Fleet {
 
     /// Where in `pools` those of the model are that a request names.
     ///
-    /// A fleet of one model serves every request, whatever name it gives, as SGLang's single-model router does.
+    /// A fleet of one model serves a request without a name, and unless names are to be exact one with any name, as
+    /// SGLang's single-model router does.
     ///
     /// # Errors
     /// Says what is missing: workers, a model name, or that model.
-    pub fn pools_of(&self, model: Option<&str>) -> Result<ModelPools, NoPool> {
+    pub fn pools_of(&self, model: Option<&str>, is_exact: bool) -> Result<ModelPools, NoPool> {
         let (Some(first), Some(last)) = (self.pools.first(), self.pools.last()) else {
             return Err(NoPool::NoWorkers);
         };
-        let range = if first.name.model == last.name.model {
+        let is_one = first.name.model == last.name.model;
+        let range = if is_one && (model.is_none() || !is_exact) {
             0..self.pools.len()
         } else {
             let model = model.ok_or(NoPool::ModelRequired)?;

@@ -38,7 +38,7 @@ fn placed(worker: WorkerId) -> Report {
 #[test]
 fn a_worker_is_pending_until_it_answers() {
     let mut rig = Rig::new(config(&[A]));
-    assert_eq!(rig.snapshot.fleet.pools_of(None), Err(NoPool::NoWorkers));
+    assert_eq!(rig.snapshot.fleet.pools_of(None, false), Err(NoPool::NoWorkers));
     rig.pass(10 * SECOND);
     assert!(rig.routable().is_empty());
     assert_eq!(rig.snapshot.fleet.readiness.status, 503);
