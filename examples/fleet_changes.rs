@@ -69,6 +69,7 @@ fn config(workers: u32, policy: &str) -> ControlConfig {
         rules: Rules { default, ..rules },
         bucket_adjust_interval: Duration::from_secs(5),
         decisions: Vec::new(),
+        dp_aware: false,
         worker_urls: (0..workers).map(url).collect(),
         api_key: None,
         hides_workers: false,

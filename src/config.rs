@@ -90,6 +90,7 @@ pub(crate) struct FleetConfig {
     pub(crate) rules: Rules,
     pub(crate) bucket_adjust_interval: Duration,
     pub(crate) worker_urls: Vec<String>,
+    pub(crate) dp_aware: bool,
     pub(crate) health: HealthConfig,
     pub(crate) startup_timeout: Duration,
     pub(crate) startup_check_interval: Duration,
@@ -332,6 +333,7 @@ fn fleet_config(flags: &LaunchFlags, rules: Rules) -> Result<FleetConfig, Failur
             flags.keys.bucket_adjust_interval_secs,
         )?,
         worker_urls: workers.worker_urls.clone(),
+        dp_aware: workers.dp_aware,
         health: HealthConfig {
             failure_threshold: health.health_failure_threshold,
             success_threshold: health.health_success_threshold,

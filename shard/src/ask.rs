@@ -6,11 +6,14 @@
 
 use std::future::Future;
 use std::future::poll_fn;
+use std::io::IoSlice;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
 
 use api::endpoint::PromptShape;
+use api::error::ApiError;
+use api::error::ErrorCode;
 use fleet::snapshot::Worker;
 use fleet::stats::UpstreamFailure;
 use otlp::SpanContext;
@@ -22,6 +25,7 @@ use crate::limits;
 use crate::rt::socket::Received;
 use crate::rt::wait::Readiness;
 use crate::rt::wait::Watch;
+use crate::splice;
 use crate::state::Shard;
 use crate::stop::Stop;
 use crate::upstream::Connection;
@@ -75,21 +79,41 @@ pub(crate) async fn ask(
     (worker, request_id): (&Worker, &str),
     connection: Connection,
 ) -> Result<Answered, Failure> {
+    let mut tail = Vec::new();
+    let mut body = body_for(worker, outgoing, &mut tail).map_err(Stop::Reject)?;
     let mut head = shard.take_buffer();
     let span = outgoing.span.as_ref();
-    encode::request_head(outgoing.head, worker, request_id, span, outgoing.body.len(), &mut head);
-    let mut body = outgoing.body;
+    encode::request_head(outgoing.head, worker, request_id, span, body.len() + tail.len(), &mut head);
     if body.len() <= limits::BODY_COPIED_BYTES_MAX {
         head.extend_from_slice(body);
+        head.append(&mut tail);
         body = b"";
     }
-    let mut request = Request { head: &head, body, sent: 0, is_broken: false };
+    let mut request = Request { pieces: [&head, body, &tail], sent: 0, is_broken: false };
     let mut answer =
         Answer { bytes: shard.take_buffer(), searched: 0, interim_left: limits::INTERIM_RESPONSES_MAX };
     let head_len = converse(client, &connection, &mut request, &mut answer).await?;
     let is_fully_sent = request.is_sent();
     shard.give_buffer(head);
     Ok(Answered { connection, buf: answer.bytes, head_len, is_fully_sent })
+}
+
+/// What of the client's body goes to the worker as it is, with `tail` behind it.
+///
+/// # Errors
+/// 400 for a body that a rank cannot be named in.
+fn body_for<'a>(
+    worker: &Worker,
+    outgoing: &Outgoing<'a, '_>,
+    tail: &mut Vec<u8>,
+) -> Result<&'a [u8], ApiError> {
+    let body = outgoing.body;
+    // Where nothing can be added, the engine chooses a rank by itself.
+    let Some(rank) = worker.rank.filter(|_| outgoing.is_json && !body.is_empty()) else { return Ok(body) };
+    let member = format!("\"data_parallel_rank\":{rank}");
+    splice::append(body, member.as_bytes(), tail).ok_or_else(|| {
+        ApiError::new(ErrorCode::RankNotInserted, "the body does not end as a JSON object does")
+    })
 }
 
 /// What happened while waiting for the worker.
@@ -131,8 +155,8 @@ async fn converse(
 
 /// A request on its way out.
 struct Request<'a> {
-    head: &'a [u8],
-    body: &'a [u8],
+    /// Head, body and what was added to it; the last two are empty if all is in the first.
+    pieces: [&'a [u8]; 3],
     sent: usize,
     /// The connection takes no more.
     is_broken: bool,
@@ -140,16 +164,22 @@ struct Request<'a> {
 
 impl Request<'_> {
     fn is_sent(&self) -> bool {
-        self.sent == self.head.len() + self.body.len()
+        self.sent == self.pieces.iter().map(|piece| piece.len()).sum::<usize>()
     }
 
     /// Sends what the socket takes now.
     fn push(&mut self, connection: &Connection) {
         while !self.is_broken && !self.is_sent() {
-            let pushed = match self.sent.checked_sub(self.head.len()) {
-                Some(into_body) => connection.stream.send(&self.body[into_body..]),
-                None if self.body.is_empty() => connection.stream.send(&self.head[self.sent..]),
-                None => connection.stream.send_two(&self.head[self.sent..], self.body),
+            let mut sent = self.sent;
+            let rest = self.pieces.map(|piece| {
+                let of_it = sent.min(piece.len());
+                sent -= of_it;
+                &piece[of_it..]
+            });
+            let pushed = match rest {
+                [piece, [], []] | [[], piece, []] | [[], [], piece] => connection.stream.send(piece),
+                [[], first, second] | [first, second, []] => connection.stream.send_two(first, second),
+                pieces => connection.stream.send_pieces(&pieces.map(IoSlice::new)),
             };
             match pushed {
                 Ok(0) => return,

@@ -40,6 +40,7 @@ pub mod retry;
 mod route;
 pub mod rt;
 mod spans;
+mod splice;
 mod state;
 mod stop;
 mod tenants;

@@ -64,8 +64,9 @@ pub(crate) fn new_worker(body: &[u8], config: &ControlConfig) -> Result<WorkerSp
         let runtimes = RUNTIMES.join(", ");
         return Err(about("runtime", format!("{runtime:?} is not one of {runtimes}")));
     }
-    if fields.boolean("dp_aware")? == Some(true) {
-        return Err(about("dp_aware", "is not supported yet".to_owned()));
+    // The gateway decides for all of them.
+    if fields.boolean("dp_aware")? == Some(true) && !config.dp_aware {
+        return Err(about("dp_aware", "needs --dp-aware".to_owned()));
     }
     if fields.integer("bootstrap_port", 0..=u64::from(u16::MAX))?.is_some() {
         return Err(about("bootstrap_port", "is not supported yet".to_owned()));

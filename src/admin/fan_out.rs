@@ -17,6 +17,15 @@ use crate::control::task::Question;
 /// What a load that a worker does not tell is shown as.
 const LOAD_UNKNOWN: i64 = -1;
 
+/// One of those who are asked.
+#[derive(Debug)]
+pub(crate) struct Unit {
+    /// As it is shown.
+    pub(crate) url: Box<str>,
+    /// Which of the ranks behind its address.
+    pub(crate) rank: Option<u16>,
+}
+
 /// What workers said, or why they said nothing.
 type Answers = [Result<Bytes, Failure>];
 
@@ -59,7 +68,10 @@ struct ModelInfo<'a> {
 }
 
 pub(crate) fn flush_cache(state: &State) -> Answer {
-    let workers = reachable(state);
+    let mut workers = reachable(state);
+    // All ranks behind an address flush together.
+    let is_further = |id| state.registry.get(id).is_some_and(|entry| entry.spec.url.is_further_rank());
+    workers.retain(|&id| !is_further(id));
     if workers.is_empty() {
         return flushed(&[], &[], state.registry.registered_count()).into();
     }
@@ -88,15 +100,15 @@ fn reachable(state: &State) -> Vec<WorkerId> {
         .collect()
 }
 
-pub(crate) fn flushed(urls: &[Box<str>], answers: &Answers, total_workers: usize) -> AdminReply {
-    let asked = || urls.iter().map(|url| &**url).zip(answers);
+pub(crate) fn flushed(units: &[Unit], answers: &Answers, total_workers: usize) -> AdminReply {
+    let asked = || units.iter().map(|unit| &*unit.url).zip(answers);
     let successful: Vec<&str> = asked().filter(|(_, answer)| answer.is_ok()).map(|(url, _)| url).collect();
     let failed: Vec<NotFlushed<'_>> = asked()
         .filter_map(|(worker, answer)| Some(NotFlushed { worker, error: answer.as_ref().err()?.to_string() }))
         .collect();
     let workers_flushed = successful.len();
     let is_complete = failed.is_empty();
-    let message = match (urls.len(), is_complete) {
+    let message = match (units.len(), is_complete) {
         (0, _) => "No HTTP workers available for cache flush".to_owned(),
         (_, true) => format!("Successfully flushed cache on all {workers_flushed} HTTP workers"),
         (_, false) => format!("Cache flush: {workers_flushed} succeeded, {} failed", failed.len()),
@@ -105,7 +117,7 @@ pub(crate) fn flushed(urls: &[Box<str>], answers: &Answers, total_workers: usize
         status: if is_complete { "success" } else { "partial_success" },
         message,
         workers_flushed,
-        total_http_workers: urls.len(),
+        total_http_workers: units.len(),
         total_workers,
         successful: (!is_complete).then_some(successful),
         failed: (!is_complete).then_some(failed),
@@ -113,14 +125,14 @@ pub(crate) fn flushed(urls: &[Box<str>], answers: &Answers, total_workers: usize
     answer::json(if is_complete { 200 } else { 206 }, &body)
 }
 
-pub(crate) fn loads(urls: &[Box<str>], answers: &Answers) -> AdminReply {
-    let load = |answer: &Result<Bytes, Failure>| {
-        let tokens = engine::load::tokens(answer.as_ref().ok()?)?;
+pub(crate) fn loads(units: &[Unit], answers: &Answers) -> AdminReply {
+    let load = |unit: &Unit, answer: &Result<Bytes, Failure>| {
+        let tokens = engine::load::tokens(answer.as_ref().ok()?, unit.rank)?;
         i64::try_from(tokens).ok()
     };
-    let workers = urls.iter().zip(answers);
-    let workers =
-        workers.map(|(worker, answer)| Load { worker, load: load(answer).unwrap_or(LOAD_UNKNOWN) }).collect();
+    let show = |unit, tokens: Option<i64>| Load { worker: unit, load: tokens.unwrap_or(LOAD_UNKNOWN) };
+    let asked = units.iter().zip(answers);
+    let workers = asked.map(|(unit, answer)| show(&*unit.url, load(unit, answer))).collect();
     answer::json(200, &Loads { workers })
 }
 

@@ -35,7 +35,7 @@ struct Urls<'a> {
 
 /// Adds a worker; the answer waits until it is healthy.
 pub(crate) fn add(state: &mut State, query: &str, now: Duration) -> Answer {
-    let url = match worker_url(query) {
+    let url = match worker_url(query, WorkerUrl::parse) {
         Ok(url) => url,
         Err(reply) => return reply.into(),
     };
@@ -60,7 +60,7 @@ pub(crate) fn add(state: &mut State, query: &str, now: Duration) -> Answer {
 
 /// Removes a worker, if there is one with this URL.
 pub(crate) fn remove(state: &mut State, query: &str, now: Duration, orders: &mut Vec<Order>) -> AdminReply {
-    let url = match worker_url(query) {
+    let url = match worker_url(query, WorkerUrl::parse_unit) {
         Ok(url) => url,
         Err(reply) => return reply,
     };
@@ -100,7 +100,7 @@ fn unusable(url: &str, error: UrlError) -> AdminReply {
     refused(format!("Worker URL {:?} cannot be used: {error}", shown(url)))
 }
 
-fn worker_url(query: &str) -> Result<WorkerUrl, AdminReply> {
+fn worker_url(query: &str, parse: fn(&str) -> Result<WorkerUrl, UrlError>) -> Result<WorkerUrl, AdminReply> {
     let url = query::parameter(query, "url").ok_or_else(|| refused(URL_REQUIRED.to_owned()))?;
-    WorkerUrl::parse(&url).map_err(|error| unusable(&url, error))
+    parse(&url).map_err(|error| unusable(&url, error))
 }

@@ -213,7 +213,7 @@ fn every_field_of_a_body_is_checked() {
         ("runtime", "{}", text.clone()),
         ("runtime", "\"tgi\"", "\"tgi\" is not one of sglang, vllm, external".to_owned()),
         ("dp_aware", "\"yes\"", flag.clone()),
-        ("dp_aware", "true", "is not supported yet".to_owned()),
+        ("dp_aware", "true", "needs --dp-aware".to_owned()),
         ("bootstrap_port", "\"9001\"", integer("0 to 65535")),
         ("bootstrap_port", "70000", integer("0 to 65535")),
         ("bootstrap_port", "9001", "is not supported yet".to_owned()),

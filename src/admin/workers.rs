@@ -179,7 +179,7 @@ fn parse_name(segment: &str) -> Result<Name, AdminReply> {
     if let Ok(uuid) = Uuid::try_parse(&text) {
         return Ok(Name::Uuid(uuid));
     }
-    WorkerUrl::parse(&text).map(Name::Url).map_err(|_| {
+    WorkerUrl::parse_unit(&text).map(Name::Url).map_err(|_| {
         let message =
             format!("Invalid worker id {:?}: it must be a UUID or a URL-encoded worker URL", shown(&text));
         answer::workers_error(WorkersError::BadRequest, &message, Some("id"))

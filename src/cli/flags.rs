@@ -106,6 +106,9 @@ pub(crate) struct WorkerFlags {
     /// Failed connects in a row after which a worker is removed; it joins again when it is healthy
     #[arg(long, default_value_t = 3, value_name = "N")]
     pub(crate) max_worker_retries: u32,
+    /// Route to each data-parallel rank of an engine as to a worker of its own; engines are asked how many they have
+    #[arg(long)]
+    pub(crate) dp_aware: bool,
 }
 
 /// How a worker is chosen.

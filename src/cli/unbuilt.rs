@@ -6,7 +6,6 @@ const UNBUILT: &[&str] = &[
     "--decode",
     "--decode-policy",
     "--decode-selector",
-    "--dp-aware",
     "--enable-mesh",
     "--enable-wasm",
     "--history-backend",

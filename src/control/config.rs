@@ -33,6 +33,8 @@ pub struct ControlConfig {
     pub decisions: Vec<Arc<DecisionRing>>,
     /// Workers to register at start (`--worker-urls`).
     pub worker_urls: Vec<String>,
+    /// Whether every data-parallel rank of an engine is a worker of its own (`--dp-aware`).
+    pub dp_aware: bool,
     /// The gateway's own key, which start-up workers inherit (`--api-key`).
     pub api_key: Option<Secret>,
     /// Whether pages for everybody leave out who the workers are: the control plane is not open to everybody.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use engine::load::EngineLoad;
+use engine::metadata::Dialect;
 use engine::metadata::Metadata;
 use engine::metadata::Model;
 use engine::metrics::Page;
@@ -54,6 +55,8 @@ pub(crate) struct Rig {
     pub(crate) alive: BTreeSet<String>,
     /// Models by URL, several with commas between; a worker without says nothing about itself.
     pub(crate) models: BTreeMap<String, String>,
+    /// Data-parallel ranks by URL, of those that have several.
+    pub(crate) ranks: BTreeMap<String, u16>,
     /// What workers that are asked tell, by URL; others have no metrics page.
     pub(crate) pages: BTreeMap<String, Page>,
     pub(crate) requests_active: u64,
@@ -92,6 +95,7 @@ pub(crate) fn config(worker_urls: &[&str]) -> ControlConfig {
         eviction_interval: Duration::from_secs(120),
         load_monitor_interval: Some(POLL_INTERVAL),
         breaker: Some(BREAKER),
+        dp_aware: false,
         recovery_ramp: Duration::ZERO,
         pace: None,
         worker_failures_max: 3,
@@ -112,6 +116,7 @@ impl Rig {
             tasks: Vec::new(),
             alive: BTreeSet::new(),
             models: BTreeMap::new(),
+            ranks: BTreeMap::new(),
             pages: BTreeMap::new(),
             requests_active: 0,
         }
@@ -233,7 +238,12 @@ impl Rig {
             Task::Describe { worker, target } => {
                 let names = self.models.get(&*target.url).into_iter().flat_map(|names| names.split(','));
                 let models = names.map(|id| Model { id: id.to_owned(), ..Model::default() }).collect();
-                Event::Described { worker, metadata: Box::new(Metadata { models, ..Metadata::default() }) }
+                let mut metadata = Metadata { models, ..Metadata::default() };
+                if let Some(ranks) = self.ranks.get(&*target.url) {
+                    metadata.dialect = Dialect::Sglang;
+                    metadata.labels.push(("dp_size", ranks.to_string()));
+                }
+                Event::Described { worker, metadata: Box::new(metadata) }
             }
             Task::Poll { worker, target, endpoints } => {
                 let page = self.pages.get(&*target.url).filter(|_| self.is_alive(&target));

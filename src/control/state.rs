@@ -49,6 +49,7 @@ pub(crate) mod engine_cost;
 pub(crate) mod handover;
 mod loads;
 pub(crate) mod members;
+mod ranks;
 mod reload;
 mod shutdown;
 pub(crate) mod start;

@@ -21,6 +21,8 @@ pub struct Target {
     pub host: Box<str>,
     /// Port, for look-ups.
     pub port: u16,
+    /// Which of the data-parallel ranks there; none for all.
+    pub rank: Option<u16>,
     /// `Authorization` value.
     pub authorization: Option<Secret>,
 }

@@ -28,6 +28,8 @@ pub(crate) struct WorkerUrl {
     pub(crate) authority: Box<str>,
     /// Path in front of every endpoint, empty for most.
     pub(crate) base_path: Box<str>,
+    /// Which of the data-parallel ranks behind the address; none of an engine that has one.
+    pub(crate) rank: Option<u16>,
 }
 
 /// Why a worker URL is refused.
@@ -53,6 +55,8 @@ pub enum UrlError {
     Path,
     /// A query or fragment.
     Query,
+    /// A rank behind the address.
+    Rank,
     /// A place where no worker may be.
     Destination,
 }
@@ -72,6 +76,7 @@ impl fmt::Display for UrlError {
             Self::Port => "the port must be a number from 1 to 65535",
             Self::Path => "the path must be visible ASCII",
             Self::Query => "it must not have a query or fragment",
+            Self::Rank => "it must not name a rank; with --dp-aware the worker is asked how many it has",
             Self::Destination => {
                 "it names a link-local or metadata address, which needs --allow-link-local-workers"
             }
@@ -89,7 +94,25 @@ impl WorkerUrl {
     /// # Errors
     /// Says what about it cannot be used.
     pub(crate) fn parse(given: &str) -> Result<Self, UrlError> {
+        let url = Self::parse_unit(given)?;
+        if url.rank.is_some() { Err(UrlError::Rank) } else { Ok(url) }
+    }
+
+    /// The same of a URL as it is shown: a unit with a rank of its own is `<url>@<rank>`.
+    ///
+    /// # Errors
+    /// As [`WorkerUrl::parse`].
+    pub(crate) fn parse_unit(given: &str) -> Result<Self, UrlError> {
         let given = given.trim();
+        // What no host is called is a rank.
+        let rank = |text: &str| text.parse().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()));
+        match given.rsplit_once('@').and_then(|(address, text)| Some((address, rank(text)?))) {
+            Some((address, rank)) => Ok(Self::parse_address(address)?.at_rank(Some(rank))),
+            None => Self::parse_address(given),
+        }
+    }
+
+    fn parse_address(given: &str) -> Result<Self, UrlError> {
         if given.is_empty() {
             return Err(UrlError::Empty);
         }
@@ -117,7 +140,28 @@ impl WorkerUrl {
             port: port.unwrap_or(if is_tls { HTTPS_PORT } else { HTTP_PORT }),
             authority: authority.into(),
             base_path: base_path.into(),
+            rank: None,
         })
+    }
+
+    /// The unit of this rank behind the same address.
+    pub(crate) fn at_rank(&self, rank: Option<u16>) -> Self {
+        let address = self.address();
+        let text = rank.map_or_else(|| address.into(), |rank| format!("{address}@{rank}").into());
+        Self { text, rank, ..self.clone() }
+    }
+
+    /// The URL of the engine, whose ranks share it.
+    pub(crate) fn address(&self) -> &str {
+        match self.rank {
+            Some(_) => self.text.rsplit_once('@').map_or(&self.text, |(address, _)| address),
+            None => &self.text,
+        }
+    }
+
+    /// Whether it is a rank beside the registration itself, which is the first.
+    pub(crate) fn is_further_rank(&self) -> bool {
+        self.rank.is_some_and(|rank| rank > 0)
     }
 
     /// The address, if the host is one already and needs no look-up.
@@ -134,9 +178,13 @@ impl WorkerUrl {
         }
     }
 
-    /// What two spellings of the same worker share.
+    /// What two spellings of the same worker share. The first rank is the registration itself.
     pub(crate) fn key(&self) -> Box<str> {
-        format!("{}:{}{}", self.host, self.port, self.base_path).into()
+        let Self { host, port, base_path, .. } = self;
+        match self.rank {
+            Some(rank @ 1..) => format!("{host}:{port}{base_path}@{rank}").into(),
+            Some(0) | None => format!("{host}:{port}{base_path}").into(),
+        }
     }
 }
 
@@ -262,6 +310,23 @@ mod tests {
     }
 
     #[test]
+    fn ranks_are_units_of_one_address() {
+        let unit = |given| WorkerUrl::parse_unit(given).expect(given);
+        let (whole, first, second) = (unit("http://A:1/v"), unit("http://a:1/v@0"), unit("http://a:1/v@1"));
+        assert_eq!(
+            (&*second.text, second.address(), second.rank),
+            ("http://a:1/v@1", "http://a:1/v", Some(1))
+        );
+        assert_eq!((second.at_rank(None), whole.at_rank(Some(0))), (whole.clone(), first.clone()));
+        assert_eq!((first.key(), first.is_further_rank()), (whole.key(), false));
+        assert_ne!(second.key(), whole.key());
+        assert!(second.is_further_rank());
+        assert_eq!(WorkerUrl::parse_unit("http://a:1@x"), Err(UrlError::UserInfo));
+        assert_eq!(WorkerUrl::parse_unit("http://a:1@70000"), Err(UrlError::UserInfo));
+        assert_eq!(WorkerUrl::parse_unit("http://u:p@1"), Err(UrlError::Port));
+    }
+
+    #[test]
     fn what_cannot_be_dialled_is_refused() {
         for (given, error) in [
             ("", UrlError::Empty),
@@ -273,6 +338,7 @@ mod tests {
             ("http://:80", UrlError::NoHost),
             ("http:///x", UrlError::NoHost),
             ("http://u:p@a", UrlError::UserInfo),
+            ("http://a:1@0", UrlError::Rank),
             ("http://a b", UrlError::Host),
             ("http://127.1", UrlError::Host),
             ("http://0xa9fea9fe", UrlError::Host),

@@ -348,6 +348,13 @@ impl Entry {
         true
     }
 
+    /// Has it be this rank behind its address, or all there is.
+    pub(crate) fn set_rank(&mut self, rank: Option<u16>) {
+        self.spec.url = self.spec.url.at_rank(rank);
+        self.target = target(&self.spec);
+        self.publish(self.published.addresses.clone(), self.published.boards.clone());
+    }
+
     /// Replaces what was said about the worker. Its URL stays.
     pub(crate) fn set_spec(&mut self, spec: WorkerSpec) {
         assert_eq!(spec.url, self.spec.url, "a worker is its URL");
@@ -363,9 +370,10 @@ impl Entry {
 
 fn target(spec: &WorkerSpec) -> Arc<Target> {
     Arc::new(Target {
-        url: spec.url.text.clone(),
+        url: spec.url.address().into(),
         host: spec.url.host.clone(),
         port: spec.url.port,
+        rank: spec.url.rank,
         authorization: authorization(spec),
     })
 }
@@ -400,6 +408,7 @@ fn published(
         transport: spec.url.transport(said.speaks_http2),
         role: spec.role,
         bootstrap_port: spec.bootstrap_port,
+        rank: spec.url.rank,
         addresses,
         authorization: authorization(spec),
         weight: weight.eighths(said.share_eighths),

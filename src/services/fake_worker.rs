@@ -39,6 +39,7 @@ pub(crate) fn target(url: &str, key: Option<&str>) -> Arc<Target> {
         url: url.text,
         host: url.host,
         port: url.port,
+        rank: url.rank,
         authorization: key.map(|key| Secret::from(key).bearer()),
     })
 }

@@ -32,8 +32,10 @@ pub(crate) async fn poll(client: &Client, target: &Target, asked: Endpoints) -> 
         endpoints.identity = identity;
         marks = info.map(|info| Marks::from_server_info(&info));
     }
-    let said = json.and_then(|json: Bytes| EngineLoad::from_json(&json)).unwrap_or_default();
-    let load = said.or(page.map(|page| page.load).unwrap_or_default());
+    let said = json.and_then(|json: Bytes| EngineLoad::from_json(&json, target.rank)).unwrap_or_default();
+    // The page is about all ranks together.
+    let paged = page.filter(|_| target.rank.is_none()).map(|page| page.load);
+    let load = said.or(paged.unwrap_or_default());
     Polled { load: load.is_known().then_some(load), marks, endpoints }
 }
 

@@ -102,7 +102,7 @@ fn a_name_is_looked_up() {
 fn a_name_for_a_forbidden_address_leads_nowhere() {
     // Resolvers read this as 169.254.169.254, as they would a name that leads there.
     let (url, host) = ("http://0xa9fea9fe:80".into(), "0xa9fea9fe".into());
-    let target = Arc::new(Target { url, host, port: 80, authorization: None });
+    let target = Arc::new(Target { url, host, port: 80, rank: None, authorization: None });
     let task = Task::Probe { worker: WORKER, target, path: None, lookup: Lookup::Needed, timeout: PATIENCE };
     let Event::Probed { probe, .. } = outcome(task) else { unreachable!("a probe is probed") };
     assert_eq!((probe.addresses, probe.answer), (None, Err(Failure::Destination)));

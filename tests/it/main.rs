@@ -21,6 +21,7 @@ mod lifecycle;
 mod metrics;
 mod models;
 mod policies;
+mod ranks;
 mod relay;
 mod reload;
 mod removal;

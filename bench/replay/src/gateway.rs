@@ -202,6 +202,7 @@ fn worker(index: u32, board: &Arc<Board>) -> Worker {
         addresses: Box::new([]),
         role: Role::Regular,
         bootstrap_port: None,
+        rank: None,
         authorization: None,
         weight: Weight::default(),
         ring_weight: Weight::default(),

@@ -35,6 +35,8 @@ codes! {
     JsonParse 400 "json_parse_error";
     /// A field the gateway reads has the wrong type or is missing.
     InvalidField 400 "invalid_request";
+    /// The body is not one that a data-parallel rank can be named in.
+    RankNotInserted 400 "dp_rank_insertion_failed";
     /// Several models are served and the request names none.
     ModelRequired 400 "model_required";
     /// Nobody serves this model.

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-/// What an engine is busy with, summed over its ranks. What it does not tell is unknown, which is not zero.
+/// What an engine is busy with, or one rank of it. What it does not tell is unknown, which is not zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct EngineLoad {
     /// Requests that it computes.
@@ -18,15 +18,20 @@ pub struct EngineLoad {
 // === impl EngineLoad ===
 
 impl EngineLoad {
-    /// Reads the answer of `/v1/loads` or `/get_load`; none when it says nothing.
+    /// Reads the answer of `/v1/loads` or `/get_load`, of one rank or summed over all; none when it says nothing.
     ///
     /// Understood are SGLang's list of `{"num_reqs", "num_waiting_reqs", "num_tokens"}` per rank, its newer
     /// `{"loads": [{"num_running_reqs", "num_waiting_reqs", "num_total_tokens", "token_usage"}]}` and the
     /// `{"aggregate": {"total_tokens"}}` between the two.
-    pub fn from_json(body: &[u8]) -> Option<Self> {
-        let load = match serde_json::from_slice(body).ok()? {
-            Value::Array(ranks) => over_ranks(&ranks),
-            Value::Object(object) => {
+    pub fn from_json(body: &[u8], rank: Option<u16>) -> Option<Self> {
+        let load = match (serde_json::from_slice(body).ok()?, rank) {
+            (Value::Array(ranks), _) => over_ranks(of_rank(&ranks, rank)),
+            // What is said of all ranks together says nothing of one.
+            (Value::Object(object), Some(_)) => {
+                let ranks = object.get("loads").and_then(Value::as_array)?;
+                over_ranks(of_rank(ranks, rank))
+            }
+            (Value::Object(object), None) => {
                 let by_rank = object.get("loads").and_then(Value::as_array).map(|ranks| over_ranks(ranks));
                 let aggregate = object.get("aggregate").map(aggregate);
                 let whole =
@@ -55,9 +60,21 @@ impl EngineLoad {
     }
 }
 
-/// Tokens in use over all ranks of a worker, or `None` when the answer does not say.
-pub fn tokens(body: &[u8]) -> Option<u64> {
-    EngineLoad::from_json(body)?.tokens
+/// Tokens in use by one rank of a worker or by all, or `None` when the answer does not say.
+pub fn tokens(body: &[u8], rank: Option<u16>) -> Option<u64> {
+    EngineLoad::from_json(body, rank)?.tokens
+}
+
+/// The part of a list by rank that is about `rank`: what names it, else what stands in its place.
+fn of_rank(ranks: &[Value], rank: Option<u16>) -> &[Value] {
+    let Some(rank) = rank else { return ranks };
+    let names = |entry: &Value| entry.get("dp_rank").and_then(Value::as_u64);
+    let at = match ranks.iter().position(|entry| names(entry) == Some(rank.into())) {
+        None if ranks.iter().any(|entry| names(entry).is_some()) => ranks.len(),
+        None => rank.into(),
+        Some(at) => at,
+    };
+    ranks.get(at..=at).unwrap_or_default()
 }
 
 fn over_ranks(ranks: &[Value]) -> EngineLoad {
@@ -108,8 +125,8 @@ mod tests {
 
     #[track_caller]
     fn check(body: &str, expect: Option<EngineLoad>) {
-        assert_eq!(EngineLoad::from_json(body.as_bytes()), expect, "{body}");
-        assert_eq!(tokens(body.as_bytes()), expect.and_then(|load| load.tokens), "{body}");
+        assert_eq!(EngineLoad::from_json(body.as_bytes(), None), expect, "{body}");
+        assert_eq!(tokens(body.as_bytes(), None), expect.and_then(|load| load.tokens), "{body}");
     }
 
     fn load(running: u32, waiting: u32, tokens: u64) -> EngineLoad {
@@ -132,6 +149,20 @@ mod tests {
             Some(load(1, 2, 12)),
         );
         check(r#"{"num_tokens":4}"#, Some(EngineLoad { tokens: Some(4), ..EngineLoad::default() }));
+    }
+
+    #[test]
+    fn one_rank_is_told_apart() {
+        let of = |body: &str, rank| EngineLoad::from_json(body.as_bytes(), Some(rank));
+        let named = r#"[{"dp_rank":1,"num_reqs":3,"num_waiting_reqs":1,"num_tokens":7},{"dp_rank":0,"num_tokens":3}]"#;
+        assert_eq!(of(named, 1), Some(load(2, 1, 7)));
+        assert_eq!(of(named, 0), Some(EngineLoad { tokens: Some(3), ..EngineLoad::default() }));
+        assert_eq!(of(named, 2), None);
+        let placed =
+            r#"{"loads":[{"num_total_tokens":5},{"num_total_tokens":6}],"aggregate":{"total_tokens":11}}"#;
+        assert_eq!(of(placed, 1).and_then(|load| load.tokens), Some(6));
+        assert_eq!(of(placed, 2), None);
+        assert_eq!(of(r#"{"aggregate":{"total_tokens":11}}"#, 0), None);
     }
 
     #[test]

@@ -7,6 +7,8 @@ use serde_json::Value;
 
 /// Models taken over from one worker: a base model and its adapters.
 pub const MODELS_PER_WORKER_MAX: usize = 64;
+/// Data-parallel ranks believed of one address; more are an accident.
+pub const RANKS_MAX: u16 = 512;
 /// Longest name taken over; a longer one is no name but an accident.
 pub const NAME_BYTES_MAX: usize = 512;
 
@@ -114,6 +116,13 @@ impl Metadata {
             labels: labels(&sources),
             models,
         }
+    }
+
+    /// Data-parallel ranks behind its address that requests may name (SGLang's `dp_size`); 1 unless it says otherwise.
+    pub fn ranks(&self) -> u16 {
+        let said = self.labels.iter().find(|(name, _)| *name == "dp_size");
+        let ranks = said.and_then(|(_, value)| value.parse().ok()).unwrap_or(1);
+        if self.dialect == Dialect::Sglang { ranks.clamp(1, RANKS_MAX) } else { 1 }
     }
 
     /// Names this worker's model goes by, the main one first: as the engine was told, as it lists, as it loaded.

@@ -48,6 +48,8 @@ pub struct Worker {
     pub role: Role,
     /// Where a prefill worker hands over what it has computed, if it says so.
     pub bootstrap_port: Option<u16>,
+    /// Which of the data-parallel ranks behind its address it is; none of an engine that has one.
+    pub rank: Option<u16>,
     /// `Authorization` value that replaces the client's, if the worker has a key.
     pub authorization: Option<Secret>,
     /// Whether its engine goes on with an answer that is begun in the request (`continue_final_message`).

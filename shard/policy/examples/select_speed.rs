@@ -118,6 +118,7 @@ fn world(policy: Policy, count: u32) -> (Snapshot, Arc<Pool>) {
             addresses: Box::new([]),
             role: Role::Regular,
             bootstrap_port: None,
+            rank: None,
             authorization: None,
             weight: Weight::default(),
             ring_weight: Weight::default(),

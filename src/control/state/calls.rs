@@ -12,11 +12,13 @@ use super::Order;
 use super::State;
 use crate::admin::answer;
 use crate::admin::fan_out;
+use crate::admin::fan_out::Unit;
 use crate::control::event::Failure;
 use crate::control::limits::CALLS_WAITING_MAX;
 use crate::control::limits::PUBLIC_CALLS_WAITING_MAX;
 use crate::control::task::Question;
 use crate::control::task::Task;
+use crate::control::worker::Entry;
 
 /// The calls that wait.
 #[derive(Debug, Default)]
@@ -29,7 +31,7 @@ pub(super) struct Calls {
 struct Call {
     question: Question,
     asked: Vec<WorkerId>,
-    urls: Vec<Box<str>>,
+    units: Vec<Unit>,
     to: oneshot::Sender<AdminReply>,
 }
 
@@ -56,10 +58,15 @@ impl State {
         let entries =
             || workers.iter().map(|&id| self.registry.get(id).expect("only registered workers are asked"));
         let targets = entries().map(|entry| Arc::clone(&entry.target)).collect();
-        let urls = entries().map(|entry| entry.spec.url.text.clone()).collect();
+        // A flush is for all ranks behind an address.
+        let whole = |entry: &Entry| Unit { url: entry.spec.url.address().into(), rank: None };
+        let unit = |entry: &Entry| Unit { url: entry.spec.url.text.clone(), rank: entry.spec.url.rank };
+        let units =
+            entries().map(|entry| if question == Question::FlushCache { whole(entry) } else { unit(entry) });
+        let units = units.collect();
         self.calls.ticket_last += 1;
         let ticket = self.calls.ticket_last;
-        self.calls.waiting.insert(ticket, Call { question, asked: workers, urls, to });
+        self.calls.waiting.insert(ticket, Call { question, asked: workers, units, to });
         orders.push(Order::Task(Task::Call { ticket, question, targets }));
     }
 
@@ -71,19 +78,19 @@ impl State {
         orders: &mut Vec<Order>,
     ) {
         // The call may have been refused because the process is ending.
-        let Some(Call { question, asked, urls, to }) = self.calls.waiting.remove(&ticket) else { return };
+        let Some(Call { question, asked, units, to }) = self.calls.waiting.remove(&ticket) else { return };
         assert_eq!(answers.len(), asked.len(), "every worker that was asked has an answer or a failure");
         let reply = match question {
             Question::FlushCache => {
                 let flushed = asked.iter().zip(answers).filter(|(_, answer)| answer.is_ok());
                 for (&id, _) in flushed {
-                    if self.registry.get(id).is_some() {
+                    for id in self.ranks_of(id) {
                         self.forget_placements(id);
                     }
                 }
-                fan_out::flushed(&urls, answers, self.registry.registered_count())
+                fan_out::flushed(&units, answers, self.registry.registered_count())
             }
-            Question::Load => fan_out::loads(&urls, answers),
+            Question::Load => fan_out::loads(&units, answers),
             Question::ModelInfo => {
                 let metadata =
                     asked.first().and_then(|&id| self.registry.get(id)).map(|entry| &*entry.metadata);

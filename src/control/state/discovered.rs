@@ -20,7 +20,9 @@ impl State {
         let mut wanted: HashMap<_, _> = workers.into_iter().map(|spec| (spec.url.key(), spec)).collect();
         let ids: Vec<WorkerId> = self.registry.registered().map(|entry| entry.id).collect();
         for id in ids {
-            let Some(entry) = self.registry.get(id) else { continue };
+            let Some(entry) = self.registry.get(id).filter(|entry| !entry.spec.url.is_further_rank()) else {
+                continue;
+            };
             let spec = wanted.remove(&entry.spec.url.key());
             if entry.spec.source != source {
                 continue;

@@ -101,12 +101,14 @@ impl State {
         let mut successors = Successors::default();
         let mut uuids = HashSet::new();
         for record in workers {
-            let (Ok(url), Some(uuid)) = (WorkerUrl::parse(&record.url), record.uuid()) else { continue };
-            let named = named.get(&url.key());
+            let (Ok(url), Some(uuid)) = (WorkerUrl::parse_unit(&record.url), record.uuid()) else { continue };
+            let url = if self.config.dp_aware || url.is_further_rank() { url } else { url.at_rank(None) };
+            let is_rank_too_many = url.is_further_rank() && !self.config.dp_aware;
+            let named = named.get(&url.at_rank(None).key());
             let is_unwanted = record.source == Source::Settings && named.is_none();
             let is_refused = self.config.destinations.check(&url).is_err();
             let is_twice = self.registry.by_url(&url).is_some() || !uuids.insert(uuid);
-            if is_unwanted || is_refused || is_twice || !self.registry.has_room() {
+            if is_unwanted || is_refused || is_twice || is_rank_too_many || !self.registry.has_room() {
                 continue;
             }
             let named = named.filter(|_| record.source == Source::Settings);

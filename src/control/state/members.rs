@@ -78,8 +78,15 @@ impl State {
         assert!(earlier.is_none(), "a worker is waited for by who added it");
     }
 
-    /// Takes a worker out of the fleet. Requests in flight go on.
+    /// Takes a worker out of the fleet, with all ranks behind its address. Requests in flight go on.
     pub(crate) fn remove(&mut self, id: WorkerId, now: Duration, orders: &mut Vec<Order>) {
+        for id in self.ranks_of(id) {
+            self.remove_unit(id, now, orders);
+        }
+    }
+
+    /// The same for one unit of several.
+    pub(super) fn remove_unit(&mut self, id: WorkerId, now: Duration, orders: &mut Vec<Order>) {
         self.registry.retire(id);
         self.watch_load(id, now);
         let entry = self.registry.get(id).expect("a draining worker is still there");
@@ -101,9 +108,16 @@ impl State {
         self.make_up_for_loss(now);
     }
 
-    /// Replaces what is said about a worker.
+    /// Replaces what is said about a worker, and about all ranks behind its address.
     pub(crate) fn update(&mut self, id: WorkerId, spec: WorkerSpec, now: Duration) {
+        for id in self.ranks_of(id) {
+            self.update_unit(id, spec.clone(), now);
+        }
+    }
+
+    fn update_unit(&mut self, id: WorkerId, spec: WorkerSpec, now: Duration) {
         let Some(entry) = self.registry.get_mut(id) else { return };
+        let spec = WorkerSpec { url: entry.spec.url.clone(), ..spec };
         entry.set_spec(spec);
         // What is under way schedules the next check when it ends.
         if !entry.is_under_way && matches!(entry.health(), Health::Ready | Health::Unhealthy) {
@@ -138,7 +152,9 @@ impl State {
         }
         warn!(worker = %entry.spec.url.text, "worker removed: {failures} transport failures in a row");
         self.stats.workers_removed_failing_total.add(1);
-        let (spec, uuid) = (entry.spec.clone(), entry.uuid);
+        let whole = entry.spec.url.at_rank(None);
+        let Some(first) = self.registry.by_url(&whole) else { return };
+        let (spec, uuid) = (WorkerSpec { url: whole, ..first.spec.clone() }, first.uuid);
         self.remove(id, now, orders);
         self.expect_back(spec, uuid, now);
     }
@@ -189,7 +205,7 @@ impl State {
         }
         let uuid = entry.uuid;
         self.failed_jobs.push(FailedJob { uuid, url, message, at: now });
-        self.remove(id, now, orders);
+        self.remove_unit(id, now, orders);
     }
 
     pub(super) fn probed(&mut self, id: WorkerId, probe: Probe, now: Duration, orders: &mut Vec<Order>) {
@@ -310,6 +326,7 @@ impl State {
             self.weigh_engine(id, known);
         }
         self.schedule_check(id, now);
+        self.count_ranks(id, now, orders);
     }
 
     /// Says when a worker is checked next, now that nothing is under way.

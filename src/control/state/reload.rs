@@ -31,7 +31,11 @@ impl State {
         let ids: Vec<WorkerId> = self.registry.registered().map(|entry| entry.id).collect();
         for id in ids {
             let Some(entry) = self.registry.get(id) else { continue };
-            if entry.spec.source == Source::Settings && !wanted.contains(&entry.spec.url.key()) {
+            let is_further_rank = entry.spec.url.is_further_rank();
+            if entry.spec.source == Source::Settings
+                && !is_further_rank
+                && !wanted.contains(&entry.spec.url.key())
+            {
                 self.remove(id, now, orders);
                 continue;
             }
@@ -42,7 +46,8 @@ impl State {
             if spec.source == Source::Settings && spec.api_key == before.api_key {
                 spec.api_key = self.config.api_key.clone();
             }
-            if spec.checks != entry.spec.checks || spec.api_key != entry.spec.api_key {
+            // Further ranks follow the first.
+            if !is_further_rank && (spec.checks != entry.spec.checks || spec.api_key != entry.spec.api_key) {
                 self.update(id, spec, now);
             }
             if self.config.load_monitor_interval != before.load_monitor_interval {

@@ -22,6 +22,7 @@ mod faults;
 mod handover;
 mod loads;
 mod picks;
+mod ranks;
 mod routing;
 mod simulation;
 mod upkeep;

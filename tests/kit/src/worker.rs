@@ -63,6 +63,7 @@ struct Shared {
     model: String,
     mode: Mutex<Mode>,
     health: AtomicU16,
+    ranks: AtomicU16,
     received: Mutex<Vec<Received>>,
     asked: Mutex<Vec<String>>,
     accepted: AtomicUsize,
@@ -106,6 +107,7 @@ impl Worker {
             model: model.to_owned(),
             mode: Mutex::new(mode),
             health: AtomicU16::new(200),
+            ranks: AtomicU16::new(1),
             received: Mutex::default(),
             asked: Mutex::default(),
             accepted: AtomicUsize::new(0),
@@ -167,6 +169,11 @@ impl Worker {
     /// Connections accepted so far.
     pub fn accepted(&self) -> usize {
         self.shared.accepted.load(Ordering::Relaxed)
+    }
+
+    /// Says that it has so many data-parallel ranks, when it is asked next.
+    pub fn set_ranks(&self, ranks: u16) {
+        self.shared.ranks.store(ranks, Ordering::Relaxed);
     }
 
     /// Answers health checks with this status.

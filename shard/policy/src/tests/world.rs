@@ -63,6 +63,7 @@ impl World {
                 addresses: Box::new([]),
                 role: Role::Regular,
                 bootstrap_port: None,
+                rank: None,
                 authorization: None,
                 weight: Weight::of(50, 1.0 / ratio),
                 ring_weight: Weight::default(),
@@ -147,6 +148,7 @@ impl World {
                 can_continue,
                 role: old.role,
                 bootstrap_port: old.bootstrap_port,
+                rank: old.rank,
                 cells: Arc::clone(&old.cells),
                 boards: old.boards.clone(),
             };
@@ -171,6 +173,7 @@ impl World {
             addresses: Box::new([]),
             role: Role::Regular,
             bootstrap_port: None,
+            rank: None,
             authorization: None,
             weight: old.weight,
             ring_weight: Weight::default(),

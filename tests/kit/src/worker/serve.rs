@@ -102,9 +102,13 @@ fn own_answer(shared: &Shared, line: &str) -> Option<Vec<u8>> {
             "{{\"object\":\"list\",\"data\":[{{\"id\":\"{model}\",\"object\":\"model\",\"owned_by\":\"sglang\",\
              \"max_model_len\":4096}}]}}"
         ))),
-        "GET /get_server_info" => Some(json_answer(&format!(
-            "{{\"version\":\"0.0.0+mock\",\"served_model_name\":\"{model}\",\"tp_size\":1}}"
-        ))),
+        "GET /get_server_info" => {
+            let ranks = shared.ranks.load(Ordering::Relaxed);
+            Some(json_answer(&format!(
+                "{{\"version\":\"0.0.0+mock\",\"served_model_name\":\"{model}\",\"tp_size\":1,\
+                 \"dp_size\":{ranks}}}"
+            )))
+        }
         "GET /get_model_info" => Some(json_answer(&format!(
             "{{\"model_path\":\"{model}\",\"tokenizer_path\":\"{model}\",\"is_generation\":true}}"
         ))),
