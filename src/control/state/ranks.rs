@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use engine::metadata::RANKS_MAX;
 use fleet::id::WorkerId;
 use tracing::info;
 use tracing::warn;
@@ -19,14 +20,15 @@ impl State {
     /// Everybody behind the address of the registered worker `id`, the registration itself first.
     pub(super) fn ranks_of(&self, id: WorkerId) -> Vec<WorkerId> {
         let Some(entry) = self.registry.get(id) else { return Vec::new() };
-        let first = self.registry.by_url(&entry.spec.url.at_rank(None)).map(|entry| entry.id);
-        let further = self.further_ranks(&entry.spec.url);
-        first.into_iter().chain(further).collect()
+        let url = &entry.spec.url;
+        let first = self.registry.by_url(&url.at_rank(None)).map(|entry| entry.id);
+        // Any of them may be missing: one that never became healthy was given up.
+        let further = if url.rank.is_some() { 1..RANKS_MAX } else { 0..0 };
+        first.into_iter().chain(further.filter_map(|rank| self.unit(url, rank))).collect()
     }
 
-    fn further_ranks(&self, url: &WorkerUrl) -> impl Iterator<Item = WorkerId> {
-        let unit = |rank| self.registry.by_url(&url.at_rank(Some(rank))).map(|entry| entry.id);
-        (1..=u16::MAX).map_while(unit)
+    fn unit(&self, url: &WorkerUrl, rank: u16) -> Option<WorkerId> {
+        self.registry.by_url(&url.at_rank(Some(rank))).map(|entry| entry.id)
     }
 
     /// A worker has said what it is: brings the units behind its address to the ranks that it has.
@@ -37,6 +39,7 @@ impl State {
         }
         let ranks = if self.config.dp_aware { entry.metadata.ranks() } else { 1 };
         let first = (ranks > 1).then_some(0);
+        let had_ranks = entry.spec.url.rank.is_some();
         if entry.spec.url.rank != first {
             entry.set_rank(first);
             info!(worker = %entry.spec.url.text, ranks, "worker has other ranks than before");
@@ -44,11 +47,15 @@ impl State {
         }
         let Some(entry) = self.registry.get(id) else { return };
         let spec = entry.spec.clone();
-        let there: Vec<WorkerId> = self.further_ranks(&spec.url).collect();
-        for &id in there.iter().skip(usize::from(ranks) - 1) {
-            self.remove_unit(id, now, orders);
+        for rank in (ranks..RANKS_MAX).filter(|_| had_ranks) {
+            if let Some(id) = self.unit(&spec.url, rank) {
+                self.remove_unit(id, now, orders);
+            }
         }
-        for rank in there.len() as u16 + 1..ranks {
+        for rank in 1..ranks {
+            if self.unit(&spec.url, rank).is_some() {
+                continue;
+            }
             if !self.registry.has_room() {
                 return warn!(worker = %spec.url.text, rank, "no room for more ranks");
             }

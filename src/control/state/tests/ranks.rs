@@ -143,3 +143,19 @@ fn loads_are_of_ranks_and_flushes_of_addresses() {
     let flushed = json(rig.call("POST", "/flush_cache", ""));
     assert_eq!((&flushed["workers_flushed"], &flushed["total_workers"]), (&1.into(), &3.into()));
 }
+
+#[test]
+fn a_rank_that_was_given_up_is_found_again_and_leaves_nobody_behind() {
+    let mut rig = start(&[A, B], 4);
+    let id = rig.id(&unit(2));
+    let mut orders = Vec::new();
+    rig.state.remove_unit(id, rig.now, &mut orders);
+    rig.settle();
+    assert_eq!(ranks(&rig), [Some(0), None, Some(1), Some(3)]);
+    come_back_with(&mut rig, 4);
+    assert_eq!(ranks(&rig).len(), 5);
+    let id = rig.id(&unit(1));
+    rig.state.remove_unit(id, rig.now, &mut orders);
+    assert_eq!(rig.call("POST", &format!("/remove_worker?url={A}"), "").status, 200);
+    assert_eq!(rig.routable(), [B]);
+}
