@@ -71,6 +71,7 @@ fn config(workers: u32, policy: &str) -> ControlConfig {
         decisions: Vec::new(),
         dp_aware: false,
         worker_urls: (0..workers).map(url).collect(),
+        pair_workers: Vec::new(),
         api_key: None,
         hides_workers: false,
         destinations: Destinations::Usual,

@@ -29,6 +29,7 @@ pub(crate) use crate::cli::flags::ClientFlags;
 pub(crate) use crate::cli::flags::DemoFlags;
 pub(crate) use crate::cli::flags::EngineFlags;
 pub(crate) use crate::cli::flags::LaunchFlags;
+pub(crate) use crate::cli::flags::PairFlags;
 pub(crate) use crate::cli::flags::RetryFlags;
 pub(crate) use crate::cli::flags::TlsFlags;
 pub(crate) use crate::cli::flags::TraceFlags;

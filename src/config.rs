@@ -2,6 +2,7 @@
 
 mod admission;
 mod edge;
+mod pairs;
 mod reliability;
 mod security;
 mod tenants;
@@ -34,6 +35,7 @@ use crate::Failure;
 use crate::cli::LaunchFlags;
 use crate::config::security::SecurityConfig;
 use crate::control::HealthConfig;
+use crate::control::PairWorker;
 use crate::control::pace::PaceRules;
 use crate::tls::Tls;
 
@@ -90,6 +92,7 @@ pub(crate) struct FleetConfig {
     pub(crate) rules: Rules,
     pub(crate) bucket_adjust_interval: Duration,
     pub(crate) worker_urls: Vec<String>,
+    pub(crate) pair_workers: Vec<PairWorker>,
     pub(crate) dp_aware: bool,
     pub(crate) health: HealthConfig,
     pub(crate) startup_timeout: Duration,
@@ -169,6 +172,8 @@ fn rules(flags: &LaunchFlags) -> Result<Rules, Failure> {
     )?;
     let rules = Rules {
         default: Policy::Random,
+        prefill: None,
+        decode: None,
         cache_aware: CacheAware {
             cache_threshold: routing.cache_threshold,
             balance_abs_threshold: routing.balance_abs_threshold,
@@ -190,9 +195,25 @@ fn rules(flags: &LaunchFlags) -> Result<Rules, Failure> {
     let default = rules.policy(name).ok_or_else(|| {
         Failure::usage(format!("unknown policy `{name}`: use {}", Policy::NAMES.join(", ")))
     })?;
+    let half = |flag: &str, name: &Option<String>| {
+        let Some(name) = name else { return Ok(None) };
+        let policy = rules.policy(name).ok_or_else(|| {
+            Failure::usage(format!("{flag}: unknown policy `{name}`: use {}", Policy::NAMES.join(", ")))
+        })?;
+        Ok(Some(policy))
+    };
+    let rules = Rules {
+        prefill: half("--prefill-policy", &flags.pairs.prefill_policy)?,
+        decode: half("--decode-policy", &flags.pairs.decode_policy)?,
+        ..rules
+    };
     match default {
         // Where models come and go, so do workers.
-        Policy::PowerOfTwo if flags.workers.worker_urls.len() < 2 && !routing.enable_igw => {
+        Policy::PowerOfTwo
+            if flags.workers.worker_urls.len() < 2
+                && !routing.enable_igw
+                && !flags.pairs.pd_disaggregation =>
+        {
             Err(Failure::usage("--policy power_of_two needs at least 2 workers in --worker-urls"))
         }
         Policy::Session if keys.session_key.is_none() => {
@@ -333,6 +354,7 @@ fn fleet_config(flags: &LaunchFlags, rules: Rules) -> Result<FleetConfig, Failur
             flags.keys.bucket_adjust_interval_secs,
         )?,
         worker_urls: workers.worker_urls.clone(),
+        pair_workers: pairs::workers(&flags.pairs)?,
         dp_aware: workers.dp_aware,
         health: HealthConfig {
             failure_threshold: health.health_failure_threshold,

@@ -33,6 +33,7 @@ pub(crate) mod worker;
 pub use self::config::ConfigError;
 pub use self::config::ControlConfig;
 pub use self::config::HealthConfig;
+pub use self::config::PairWorker;
 pub use self::destination::Destinations;
 pub use self::run::Doors;
 pub use self::run::spawn;

@@ -30,7 +30,7 @@ use crate::systemd;
 use crate::tls;
 
 /// Flags that may change while the process runs, besides those that begin with one of [`GROUPS`].
-const FLAGS: [&str; 27] = [
+const FLAGS: [&str; 29] = [
     "--affinity-keys",
     "--api-key",
     "--body-timeout-secs",
@@ -39,6 +39,7 @@ const FLAGS: [&str; 27] = [
     "--control-plane-api-keys",
     "--control-plane-audit-enabled",
     "--cors-allowed-origins",
+    "--decode",
     "--disable-audit-logging",
     "--disable-circuit-breaker",
     "--disable-health-check",
@@ -53,6 +54,7 @@ const FLAGS: [&str; 27] = [
     "--keep-alive-timeout-secs",
     "--load-monitor-interval",
     "--log-level",
+    "--prefill",
     "--priority-scheduler-config",
     "--priority-scheduler-default-max-class",
     "--request-timeout-secs",

@@ -66,6 +66,8 @@ pub(crate) async fn answer_error(
     error: &ApiError,
     trace: &mut Trace<'_>,
 ) -> Next {
+    // Nobody needs the prompt any more.
+    client.prefill = None;
     let preempted = admit::begin_answer(client, trace).err();
     let error = preempted.as_ref().unwrap_or(error);
     if error.code == ErrorCode::Preempted {

@@ -19,9 +19,10 @@ use fleet::stats::UpstreamFailure;
 use otlp::SpanContext;
 use wire::RequestHead;
 
-use crate::client::Client;
+use crate::dial::connect;
 use crate::encode;
 use crate::limits;
+use crate::patience::Patience;
 use crate::rt::socket::Received;
 use crate::rt::wait::Readiness;
 use crate::rt::wait::Watch;
@@ -71,16 +72,28 @@ impl From<Stop> for Failure {
     }
 }
 
-/// Sends the request over one connection and reads the head of the answer.
-pub(crate) async fn ask(
-    shard: &Rc<Shard>,
-    client: &mut Client<'_>,
-    outgoing: &Outgoing<'_, '_>,
+/// A request in the form in which one worker gets it.
+pub(crate) struct Written<'a> {
+    /// Its head, with a body that is short.
+    pub(crate) head: Vec<u8>,
+    /// The client's body, as far as it goes out as it came and is not with the head.
+    pub(crate) body: &'a [u8],
+    /// What was added to it.
+    pub(crate) tail: Vec<u8>,
+}
+
+/// Writes the request for `worker`, with `members` added to its body: JSON members with commas between, or nothing.
+///
+/// # Errors
+/// 400 for a body that nothing can be added to.
+pub(crate) fn write<'a>(
+    shard: &Shard,
+    outgoing: &Outgoing<'a, '_>,
     (worker, request_id): (&Worker, &str),
-    connection: Connection,
-) -> Result<Answered, Failure> {
+    members: &str,
+) -> Result<Written<'a>, ApiError> {
     let mut tail = Vec::new();
-    let mut body = body_for(worker, outgoing, &mut tail).map_err(Stop::Reject)?;
+    let mut body = body_for(worker, outgoing, members, &mut tail)?;
     let mut head = shard.take_buffer();
     let span = outgoing.span.as_ref();
     encode::request_head(outgoing.head, worker, request_id, span, body.len() + tail.len(), &mut head);
@@ -89,29 +102,66 @@ pub(crate) async fn ask(
         head.append(&mut tail);
         body = b"";
     }
-    let mut request = Request { pieces: [&head, body, &tail], sent: 0, is_broken: false };
+    Ok(Written { head, body, tail })
+}
+
+/// Sends the request over one connection and reads the head of the answer.
+pub(crate) async fn ask(
+    shard: &Shard,
+    waiting: &mut impl Patience,
+    written: &Written<'_>,
+    connection: Connection,
+) -> Result<Answered, Failure> {
+    let pieces = [&written.head[..], written.body, &written.tail];
+    let mut request = Request { pieces, sent: 0, is_broken: false };
     let mut answer =
         Answer { bytes: shard.take_buffer(), searched: 0, interim_left: limits::INTERIM_RESPONSES_MAX };
-    let head_len = converse(client, &connection, &mut request, &mut answer).await?;
+    let head_len = converse(waiting, &connection, &mut request, &mut answer).await?;
     let is_fully_sent = request.is_sent();
-    shard.give_buffer(head);
     Ok(Answered { connection, buf: answer.bytes, head_len, is_fully_sent })
+}
+
+/// One attempt at one worker: over a kept connection if there is one, and once more over a fresh one if that had
+/// been closed meanwhile.
+pub(crate) async fn attempt(
+    shard: &Rc<Shard>,
+    waiting: &mut impl Patience,
+    worker: &Worker,
+    written: &Written<'_>,
+) -> Result<Answered, Failure> {
+    let kept = shard.upstreams.borrow_mut().checkout(worker, shard.clock.coarse_ms());
+    if let Some(connection) = kept {
+        shard.stats.upstream_reuses_total.add(1);
+        match ask(shard, waiting, written, connection).await {
+            Err(Failure::Stale) => {}
+            done => return done,
+        }
+    }
+    let connection = connect(shard, waiting, worker).await?;
+    ask(shard, waiting, written, connection).await
 }
 
 /// What of the client's body goes to the worker as it is, with `tail` behind it.
 ///
 /// # Errors
-/// 400 for a body that a rank cannot be named in.
+/// 400 for a body that nothing can be added to.
 fn body_for<'a>(
     worker: &Worker,
     outgoing: &Outgoing<'a, '_>,
+    members: &str,
     tail: &mut Vec<u8>,
 ) -> Result<&'a [u8], ApiError> {
     let body = outgoing.body;
     // Where nothing can be added, the engine chooses a rank by itself.
-    let Some(rank) = worker.rank.filter(|_| outgoing.is_json && !body.is_empty()) else { return Ok(body) };
-    let member = format!("\"data_parallel_rank\":{rank}");
-    splice::append(body, member.as_bytes(), tail).ok_or_else(|| {
+    let rank = worker.rank.filter(|_| outgoing.is_json && !body.is_empty());
+    let rank = rank.map(|rank| format!("\"data_parallel_rank\":{rank}"));
+    let added = match (rank, members) {
+        (None, "") => return Ok(body),
+        (Some(rank), "") => rank,
+        (None, members) => members.to_owned(),
+        (Some(rank), members) => format!("{rank},{members}"),
+    };
+    splice::append(body, added.as_bytes(), tail).ok_or_else(|| {
         ApiError::new(ErrorCode::RankNotInserted, "the body does not end as a JSON object does")
     })
 }
@@ -123,7 +173,7 @@ enum Event {
 }
 
 async fn converse(
-    client: &mut Client<'_>,
+    waiting: &mut impl Patience,
     connection: &Connection,
     request: &mut Request<'_>,
     answer: &mut Answer,
@@ -141,7 +191,7 @@ async fn converse(
                 }
                 readable.as_mut().poll_ready(cx).map(|_| Event::Readable)
             });
-            match client.beside(event).await? {
+            match waiting.beside(event).await? {
                 Event::Writable(Ok(())) => continue,
                 Event::Writable(Err(_)) => request.is_broken = true,
                 Event::Readable => {}

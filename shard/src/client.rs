@@ -6,12 +6,15 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::pin::pin;
 use std::task::Poll;
+use std::time::Duration;
 
 use api::error::ErrorCode;
 
 use crate::admit::Notice;
 use crate::guard::Door;
 use crate::limits;
+use crate::patience::Patience;
+use crate::prefill::Prefill;
 use crate::rt::socket::Received;
 use crate::rt::socket::Socket;
 use crate::rt::wait;
@@ -43,6 +46,9 @@ pub(crate) struct Client<'a> {
     /// Where it hears that a higher class needs its place, as long as it may. Boxed: connections that sit idle, or whose
     /// requests have no class, have no room set aside for it.
     pub(crate) notice: Option<Box<Notice>>,
+    /// The computation of the prompt by another worker than the one that answers, until the answer begins. Boxed for the
+    /// same reason.
+    pub(crate) prefill: Option<Box<Prefill>>,
     /// Whether the socket is still watched for the client's leaving. Not once more has come early than is kept:
     /// then it stays readable.
     watching: Watching,
@@ -89,6 +95,7 @@ impl<'a> Client<'a> {
             deadline_ms: 0,
             token_deadline_ms: 0,
             notice: None,
+            prefill: None,
             watching: Watching::Yes,
         }
     }
@@ -99,6 +106,7 @@ impl<'a> Client<'a> {
         self.deadline_ms = 0;
         self.token_deadline_ms = 0;
         self.notice = None;
+        self.prefill = None;
         self.watching = Watching::Yes;
     }
 
@@ -182,20 +190,27 @@ impl<'a> Client<'a> {
         poll_fn(|cx| wait::poll_readable(self.slot, self.watch.as_mut(), cx))
     }
 
-    /// Runs `operation` while watching the client.
+    /// Runs `operation` while watching the client, and whoever computes the prompt.
     ///
     /// # Errors
-    /// [`Stop::Gone`] when the client leaves; a rejection when the deadline passes, everything ends, or a higher class
-    /// needs the request's place.
+    /// [`Stop::Gone`] when the client leaves; a rejection when the deadline passes, everything ends, a higher class needs
+    /// the request's place, or the prompt is not computed.
     pub(crate) async fn beside<T>(&mut self, operation: impl Future<Output = T>) -> Result<T, Stop> {
         let mut operation = pin!(operation);
         loop {
             let either = {
-                let notice = self.notice.as_deref();
-                let operation = pin!(poll_fn(|cx| match (operation.as_mut().poll(cx), notice) {
-                    (Poll::Ready(done), _) => Poll::Ready(Ok(done)),
-                    (Poll::Pending, Some(notice)) => notice.poll(cx).map(Err),
-                    (Poll::Pending, None) => Poll::Pending,
+                let (notice, prefill) = (self.notice.as_deref(), &mut self.prefill);
+                let operation = pin!(poll_fn(|cx| {
+                    // Before the operation: the failure of one often shows as the failure of the other.
+                    if let Some(Poll::Ready(error)) = prefill.as_mut().map(|prefill| prefill.poll_failed(cx))
+                    {
+                        return Poll::Ready(Err(error));
+                    }
+                    match (operation.as_mut().poll(cx), notice) {
+                        (Poll::Ready(done), _) => Poll::Ready(Ok(done)),
+                        (Poll::Pending, Some(notice)) => notice.poll(cx).map(Err),
+                        (Poll::Pending, None) => Poll::Pending,
+                    }
                 }));
                 wait::either(self.slot, operation, self.watch.as_mut(), self.watching).await
             };
@@ -250,5 +265,36 @@ impl<'a> Client<'a> {
             self.restore_deadline();
         }
         Ok(())
+    }
+
+    /// The answer begins: whoever computed its prompt may end in peace.
+    pub(crate) fn let_prefill_go(&mut self) {
+        self.prefill.take().into_iter().for_each(Prefill::let_go);
+    }
+}
+
+impl Patience for Client<'_> {
+    fn beside<T>(&mut self, operation: impl Future<Output = T>) -> impl Future<Output = Result<T, Stop>> {
+        self.beside(operation)
+    }
+
+    async fn within<T>(
+        &mut self,
+        shard: &Shard,
+        time: Duration,
+        operation: impl Future<Output = T>,
+    ) -> Result<Option<T>, Stop> {
+        self.shorten_deadline(shard.clock.deadline_ms(time));
+        let done = self.beside(operation).await;
+        self.restore_deadline();
+        match done {
+            Ok(done) => Ok(Some(done)),
+            Err(Stop::Reject(error))
+                if error.code == ErrorCode::UpstreamTimeout && !self.is_overdue(shard.clock.coarse_ms()) =>
+            {
+                Ok(None)
+            }
+            Err(stop) => Err(stop),
+        }
     }
 }

@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use api::error::ErrorCode;
 use fleet::snapshot::Transport;
 use fleet::snapshot::Worker;
 use fleet::stats::UpstreamFailure;
@@ -17,14 +16,13 @@ use rustls::pki_types::ServerName;
 use tracing::debug;
 
 use crate::ask::Failure;
-use crate::client::Client;
 use crate::http2;
 use crate::http2::Multiplexed;
 use crate::limits;
+use crate::patience::Patience;
 use crate::rt::socket::Socket;
 use crate::rt::tls;
 use crate::state::Shard;
-use crate::stop::Stop;
 use crate::upstream::Connection;
 
 /// Why a connection could not be made.
@@ -50,18 +48,16 @@ enum Dialled {
 /// The last address's failure; or what ended the client's side.
 pub(crate) async fn connect(
     shard: &Rc<Shard>,
-    client: &mut Client<'_>,
+    waiting: &mut impl Patience,
     worker: &Worker,
 ) -> Result<Connection, Failure> {
     let mut failure = Failure::Upstream(UpstreamFailure::Connect);
     for &address in worker.addresses.iter().take(limits::ADDRESSES_TRIED_MAX) {
-        client.shorten_deadline(shard.clock.deadline_ms(shard.config().connect_timeout));
         shard.stats.upstream_connects_total.add(1);
-        let dialled = client.beside(dial(shard, worker, address)).await;
-        client.restore_deadline();
-        match dialled {
-            Ok(Ok(Dialled::One(stream))) => return Ok(Connection { stream, address, is_reused: false }),
-            Ok(Ok(Dialled::Many(connection))) => {
+        let time = shard.config().connect_timeout;
+        match waiting.within(shard, time, dial(shard, worker, address)).await.map_err(Failure::Stop)? {
+            Some(Ok(Dialled::One(stream))) => return Ok(Connection { stream, address, is_reused: false }),
+            Some(Ok(Dialled::Many(connection))) => {
                 let stream = shard.upstreams.borrow_mut().adopt(
                     worker.id,
                     address,
@@ -70,17 +66,11 @@ pub(crate) async fn connect(
                 );
                 return Ok(Connection { stream, address, is_reused: false });
             }
-            Ok(Err(error)) => {
+            Some(Err(error)) => {
                 debug!(%address, ?error, "cannot connect");
                 failure = error.failure();
             }
-            Err(Stop::Reject(error))
-                if error.code == ErrorCode::UpstreamTimeout
-                    && !client.is_overdue(shard.clock.coarse_ms()) =>
-            {
-                failure = Failure::Upstream(UpstreamFailure::ConnectTimeout);
-            }
-            Err(stop) => return Err(Failure::Stop(stop)),
+            None => failure = Failure::Upstream(UpstreamFailure::ConnectTimeout),
         }
     }
     Err(failure)

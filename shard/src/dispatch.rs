@@ -2,12 +2,15 @@
 //! as the client has not been sent a token.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use api::error::ApiError;
 use api::error::ErrorCode;
 use fleet::breaker::Outcome;
+use fleet::id::WorkerId;
 use fleet::report::Report;
+use fleet::snapshot::Role;
 use fleet::snapshot::Worker;
 use fleet::stats::BACKOFFS_TOLD_APART;
 use fleet::stats::UpstreamFailure;
@@ -15,27 +18,32 @@ use fleet::stats::status_index;
 use tracing::debug;
 use wire::ResponseFraming;
 
+use crate::ask;
 use crate::ask::Answered;
 use crate::ask::Failure;
 use crate::ask::Outgoing;
-use crate::ask::ask;
 use crate::client::Client;
-use crate::dial::connect;
 use crate::finish::Trace;
+use crate::limits;
 use crate::limits::HEAD_LIMITS;
 use crate::port::Ports;
+use crate::prefill;
 use crate::retry;
 use crate::retry::Failed;
 use crate::retry::GiveUp;
 use crate::route;
 use crate::route::Input;
 use crate::route::Leg;
+use crate::route::PrefillLeg;
+use crate::route::Route;
 use crate::state::Shard;
 use crate::stop::Stop;
 
 /// An attempt that did not serve the client, and may be followed by another.
 #[derive(Debug)]
 pub(crate) struct Setback {
+    /// Whose fault it is.
+    worker: WorkerId,
     cause: Cause,
     /// How long the worker asks to be left alone.
     retry_after: Duration,
@@ -43,8 +51,11 @@ pub(crate) struct Setback {
 
 #[derive(Debug)]
 enum Cause {
-    /// The worker failed; this is what the client is told if nobody else is asked.
-    Failed(UpstreamFailure, ApiError),
+    /// The worker failed; this is what the client is told if nobody else is asked. `is_unreached`: the request did not
+    /// get as far as to it.
+    Failed { is_unreached: bool, error: ApiError },
+    /// The request is at fault: nobody else is asked.
+    Refused(ApiError),
     /// It answered with a status that another worker may do better than; if none is asked, the client gets the answer.
     Answered(Box<Answered>),
 }
@@ -61,15 +72,15 @@ pub(crate) async fn run(
     trace: &mut Trace<'_>,
 ) -> Result<Answered, Stop> {
     loop {
-        let leg = match setback {
+        let Route { leg, prefill } = match setback {
             None => {
                 shard.retry_budget.deposit();
                 choose(shard, outgoing, trace).map_err(Stop::Reject)?
             }
             Some(setback) => match another(shard, client, outgoing, &setback, trace).await? {
-                Some(leg) => {
+                Some(route) => {
                     setback.part(shard, trace);
-                    leg
+                    route
                 }
                 None => return setback.outcome(),
             },
@@ -83,7 +94,8 @@ pub(crate) async fn run(
         let leg = trace.leg.insert(leg);
         let first_token = shard.config().first_token_timeout.filter(|_| leg.is_stream);
         client.expect_token_by(first_token.map_or(0, |timeout| shard.clock.deadline_ms(timeout)));
-        let attempt = attempt(shard, client, outgoing, leg.worker(), &trace.request_id);
+        trace.prefill = prefill.as_ref().map(|prefill| Arc::clone(prefill.leg.worker()));
+        let attempt = attempt(shard, client, outgoing, (leg.worker(), prefill), &trace.request_id);
         setback = Some(match attempt.await {
             Ok(answered) => {
                 trace.upstream_head.get_or_insert_with(|| shard.clock.now());
@@ -92,17 +104,10 @@ pub(crate) async fn run(
                     Err(setback) => setback,
                 }
             }
-            Err(Failure::Stop(Stop::Reject(error)))
-                if error.code == ErrorCode::UpstreamTimeout && client.is_stalled(shard.clock.coarse_ms()) =>
-            {
-                Setback::of_failure(shard, leg, UpstreamFailure::Stall)
-            }
-            Err(Failure::Stop(stop)) => {
-                if let Stop::Reject(error) = &stop {
-                    note_timeout(shard, leg, error);
-                }
-                return Err(stop);
-            }
+            Err(Failure::Stop(stop)) => match Setback::of_stop(shard, client, leg, stop) {
+                Ok(setback) => setback,
+                Err(stop) => return Err(stop),
+            },
             Err(Failure::Upstream(failure)) => Setback::of_failure(shard, leg, failure),
             Err(Failure::Tls(reason)) => Setback::of_tls(shard, leg, reason),
             // A fresh connection is never stale; if it were, the worker would have closed it early.
@@ -112,7 +117,7 @@ pub(crate) async fn run(
 }
 
 /// Chooses a worker that this request has not been to.
-fn choose(shard: &Rc<Shard>, outgoing: &Outgoing<'_, '_>, trace: &Trace<'_>) -> Result<Leg, ApiError> {
+fn choose(shard: &Rc<Shard>, outgoing: &Outgoing<'_, '_>, trace: &Trace<'_>) -> Result<Route, ApiError> {
     let input = Input {
         head: outgoing.head,
         shape: outgoing.shape,
@@ -121,9 +126,13 @@ fn choose(shard: &Rc<Shard>, outgoing: &Outgoing<'_, '_>, trace: &Trace<'_>) -> 
         is_continuation: outgoing.is_continuation,
         excluded: trace.attempts.tried(),
     };
-    let mut leg = route::choose(shard, &input)?;
-    leg.is_repeat = trace.attempts.is_second_round();
-    Ok(leg)
+    let mut route = route::choose(shard, &input)?;
+    let is_repeat = trace.attempts.is_second_round();
+    route.leg.is_repeat = is_repeat;
+    if let Some(prefill) = &mut route.prefill {
+        prefill.leg.is_repeat = is_repeat;
+    }
+    Ok(route)
 }
 
 /// Chooses whom to ask after a setback, when it is time to; none if the request is given up.
@@ -133,12 +142,17 @@ async fn another(
     outgoing: &Outgoing<'_, '_>,
     setback: &Setback,
     trace: &mut Trace<'_>,
-) -> Result<Option<Leg>, Stop> {
+) -> Result<Option<Route>, Stop> {
     client.expect_token_by(0);
+    // Nobody waits for the prompt any more.
+    client.prefill = None;
+    if matches!(setback.cause, Cause::Refused(_)) {
+        return Ok(None);
+    }
     let config = shard.config();
     let rules = &config.retry;
     let Some(leg) = &mut trace.leg else { return Ok(None) };
-    let (failed, worker) = (setback.failed(), leg.worker().id);
+    let (failed, worker) = (setback.failed(), setback.worker);
     let budget = (&*shard.retry_budget, shard.clock.coarse_ms());
     let pause = match trace.attempts.failed(worker, failed, rules, budget, shard.chance()) {
         Ok(pause) => pause,
@@ -155,8 +169,8 @@ async fn another(
     let mut pause = Ok(pause);
     while let Ok(time) = pause {
         rest(shard, client, time, trace.attempts.made()).await?;
-        if let Ok(leg) = choose(shard, outgoing, trace) {
-            return Ok(Some(leg));
+        if let Ok(route) = choose(shard, outgoing, trace) {
+            return Ok(Some(route));
         }
         pause = trace.attempts.nobody_else(failed, rules);
     }
@@ -186,14 +200,75 @@ impl Setback {
     pub(crate) fn of_failure(shard: &Rc<Shard>, leg: &mut Leg, failure: UpstreamFailure) -> Self {
         note_failure(shard, leg, failure);
         debug!(worker = %leg.worker().url, failure = failure.name(), "attempt failed");
-        let cause = Cause::Failed(failure, failure_error(failure, leg.worker()));
-        Self { cause, retry_after: Duration::ZERO }
+        use UpstreamFailure::Connect;
+        use UpstreamFailure::ConnectTimeout;
+        use UpstreamFailure::Local;
+        let is_unreached = matches!(failure, Connect | ConnectTimeout | Local);
+        let cause = Cause::Failed { is_unreached, error: failure_error(failure, leg.worker()) };
+        Self { worker: leg.worker().id, cause, retry_after: Duration::ZERO }
+    }
+
+    /// The attempt's wait ended: because a worker let it wait too long or the prefill worker failed, or for a reason that
+    /// ends the request, which is given back.
+    pub(crate) fn of_stop(
+        shard: &Rc<Shard>,
+        client: &mut Client<'_>,
+        leg: &mut Leg,
+        stop: Stop,
+    ) -> Result<Self, Stop> {
+        let Stop::Reject(error) = &stop else { return Err(stop) };
+        if let Some(setback) = client.prefill.as_mut().and_then(|prefill| prefill.take_setback()) {
+            return Ok(setback);
+        }
+        if error.code != ErrorCode::UpstreamTimeout {
+            return Err(stop);
+        }
+        // Who lets whom wait: as long as the prompt is not computed, nobody can answer.
+        let prefill = client.prefill.take().filter(|prefill| !prefill.is_done());
+        let mut prefill_leg = prefill.as_ref().map(|prefill| prefill.leg.borrow_mut());
+        let leg = prefill_leg.as_deref_mut().unwrap_or(leg);
+        if client.is_stalled(shard.clock.coarse_ms()) {
+            return Ok(Self::of_failure(shard, leg, UpstreamFailure::Stall));
+        }
+        note_timeout(shard, leg, error);
+        Err(stop)
+    }
+
+    /// Counts a prefill worker that answered with an error, of which `said` is what it said.
+    pub(crate) fn of_prefill(
+        shard: &Rc<Shard>,
+        leg: &mut Leg,
+        (status, retry_after): (u16, Option<Duration>),
+        said: &[u8],
+    ) -> Self {
+        leg.judge(shard, retry::outcome_of(status));
+        let retry_after = retry_after.unwrap_or_default();
+        if retry::is_back_pressure(status) {
+            leg.press(shard, retry_after);
+        }
+        let code = match status {
+            400 => ErrorCode::PrefillBadRequest,
+            404 => ErrorCode::PrefillNotFound,
+            500 => ErrorCode::PrefillInternalError,
+            502 => ErrorCode::PrefillBadGateway,
+            503 => ErrorCode::PrefillUnavailable,
+            _ => ErrorCode::PrefillError,
+        };
+        let said = String::from_utf8_lossy(&said[..said.len().min(limits::PREFILL_ERROR_SHOWN_BYTES_MAX)]);
+        let error =
+            ApiError::new(code, format!("prefill worker {} answered {status}: {said}", leg.worker().url));
+        let cause = if retry::is_retryable(status) {
+            Cause::Failed { is_unreached: false, error }
+        } else {
+            Cause::Refused(error)
+        };
+        Self { worker: leg.worker().id, cause, retry_after }
     }
 
     /// Counts a worker that there is no TLS with, and says why.
-    fn of_tls(shard: &Rc<Shard>, leg: &mut Leg, reason: &str) -> Self {
+    pub(crate) fn of_tls(shard: &Rc<Shard>, leg: &mut Leg, reason: &str) -> Self {
         let mut setback = Self::of_failure(shard, leg, UpstreamFailure::Tls);
-        if let Cause::Failed(_, error) = &mut setback.cause {
+        if let Cause::Failed { error, .. } = &mut setback.cause {
             error.message = format!("{}: {reason}", error.message).into();
         }
         setback
@@ -217,14 +292,11 @@ impl Setback {
         if retry::is_back_pressure(status) {
             leg.press(shard, retry_after);
         }
-        Err(Self { cause: Cause::Answered(Box::new(answered)), retry_after })
+        Err(Self { worker: leg.worker().id, cause: Cause::Answered(Box::new(answered)), retry_after })
     }
 
     fn failed(&self) -> Failed {
-        use UpstreamFailure::Connect;
-        use UpstreamFailure::ConnectTimeout;
-        use UpstreamFailure::Local;
-        let is_unreached = matches!(self.cause, Cause::Failed(Connect | ConnectTimeout | Local, _));
+        let is_unreached = matches!(self.cause, Cause::Failed { is_unreached: true, .. });
         Failed { is_unreached, retry_after: self.retry_after }
     }
 
@@ -245,10 +317,20 @@ impl Setback {
         }
     }
 
+    /// What went wrong, in words.
+    pub(crate) fn error(&self) -> ApiError {
+        match &self.cause {
+            Cause::Failed { error, .. } | Cause::Refused(error) => error.clone(),
+            Cause::Answered(_) => {
+                ApiError::new(ErrorCode::UpstreamClosed, "the worker answered with an error")
+            }
+        }
+    }
+
     /// What went wrong, unless the worker has said it itself.
     pub(crate) fn into_error(self) -> Option<ApiError> {
         match self.cause {
-            Cause::Failed(_, error) => Some(error),
+            Cause::Failed { error, .. } | Cause::Refused(error) => Some(error),
             Cause::Answered(_) => None,
         }
     }
@@ -256,7 +338,7 @@ impl Setback {
     /// What the client gets if nobody else is asked.
     fn outcome(self) -> Result<Answered, Stop> {
         match self.cause {
-            Cause::Failed(_, error) => Err(Stop::Reject(error)),
+            Cause::Failed { error, .. } | Cause::Refused(error) => Err(Stop::Reject(error)),
             Cause::Answered(answered) => Ok(*answered),
         }
     }
@@ -314,26 +396,29 @@ pub(crate) fn failure_error(failure: UpstreamFailure, worker: &Worker) -> ApiErr
         UpstreamFailure::Stall => (ErrorCode::UpstreamTimeout, format!("worker {url} sent no token in time")),
         UpstreamFailure::Body => (ErrorCode::UpstreamBody, format!("the answer of worker {url} ended early")),
     };
+    // Of a pair it is told which of the two it was, as in SGLang's gateway.
+    let code = match (worker.role, code.status()) {
+        (Role::Prefill, 502) => ErrorCode::PrefillServerError,
+        (Role::Decode, 502) => ErrorCode::DecodeServerError,
+        _ => code,
+    };
     ApiError::new(code, message)
 }
 
-/// One attempt at one worker: over a kept connection if there is one, and once more over a fresh one if that had
-/// been closed meanwhile.
+/// One attempt at one worker, beside the one that computes the prompt, if that is another.
 async fn attempt(
     shard: &Rc<Shard>,
     client: &mut Client<'_>,
     outgoing: &Outgoing<'_, '_>,
-    worker: &Worker,
+    (worker, prefill): (&Worker, Option<Box<PrefillLeg>>),
     request_id: &str,
 ) -> Result<Answered, Failure> {
-    let kept = shard.upstreams.borrow_mut().checkout(worker, shard.clock.coarse_ms());
-    if let Some(connection) = kept {
-        shard.stats.upstream_reuses_total.add(1);
-        match ask(shard, client, outgoing, (worker, request_id), connection).await {
-            Err(Failure::Stale) => {}
-            done => return done,
-        }
-    }
-    let connection = connect(shard, client, worker).await?;
-    ask(shard, client, outgoing, (worker, request_id), connection).await
+    let members = match prefill {
+        None => String::new(),
+        Some(prefill) => prefill::begin(shard, client, outgoing, prefill, request_id).await?,
+    };
+    let written = ask::write(shard, outgoing, (worker, request_id), &members).map_err(Stop::Reject)?;
+    let answered = ask::attempt(shard, client, worker, &written).await;
+    shard.give_buffer(written.head);
+    answered
 }

@@ -9,6 +9,7 @@ use api::endpoint::METHODS;
 use api::endpoint::method_index;
 use api::error::ErrorCode;
 use fleet::admission::Permit;
+use fleet::snapshot::Worker;
 use fleet::stats::status_index;
 use fleet::tenants::Charge;
 use otlp::Span;
@@ -70,6 +71,8 @@ pub(crate) struct Trace<'a> {
     /// Tokens of its prompt and answer, as far as they are known.
     pub(crate) tokens: u32,
     pub(crate) leg: Option<Leg>,
+    /// Who computes its prompt, if that is somebody else than who answers.
+    pub(crate) prefill: Option<Arc<Worker>>,
     pub(crate) attempts: Attempts,
     /// That another worker is to take over its answer, until that one has begun.
     pub(crate) takeover: Option<Takeover>,
@@ -109,6 +112,7 @@ impl<'a> Trace<'a> {
             queued_us: None,
             tokens: 0,
             leg: None,
+            prefill: None,
             attempts: Attempts::default(),
             takeover: None,
             span: None,
@@ -187,6 +191,7 @@ impl<'a> Trace<'a> {
             status = self.status,
             error = self.error.map(ErrorCode::code),
             worker,
+            prefill = self.prefill.as_ref().map(|worker| &*worker.url),
             reason,
             attempts = self.attempts.made(),
             outcome = self.end.name(),

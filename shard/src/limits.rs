@@ -44,6 +44,15 @@ pub(crate) const TOKEN_TIME_UNTOLD_MAX_US: u64 = 250_000;
 pub(crate) const UPSTREAM_IDLE_PER_WORKER_MAX: usize = 500;
 /// Longest idle time of a kept worker connection; engines commonly close after 5 s, which the sweep notices.
 pub(crate) const UPSTREAM_IDLE_MAX: Duration = Duration::from_secs(50);
+/// Longest time that a prefill worker may take to end its answer once the answer of the decode worker has begun.
+pub(crate) const PREFILL_LINGER_MAX: Duration = Duration::from_secs(30);
+/// Bytes of a prefill worker's answer that are kept, where something of it belongs into the client's: log probabilities
+/// of a prompt of a million tokens.
+pub(crate) const PREFILL_KEPT_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes of a prefill worker's error that the client is shown.
+pub(crate) const PREFILL_ERROR_SHOWN_BYTES_MAX: usize = 1024;
+/// Prompts or answers of one request that each get a room of their own between the two workers of a pair.
+pub(crate) const BOOTSTRAP_ROOMS_MAX: u32 = 4096;
 /// Interim (1xx) responses accepted before the final one.
 pub(crate) const INTERIM_RESPONSES_MAX: u32 = 8;
 /// Housekeeping period: the grain of every deadline of a shard.

@@ -22,7 +22,6 @@ use crate::client::Client;
 use crate::client::Next;
 use crate::dispatch::Setback;
 use crate::dispatch::failure_error;
-use crate::dispatch::note_timeout;
 use crate::encode;
 use crate::encode::Delimiter;
 use crate::finish::End;
@@ -30,6 +29,7 @@ use crate::finish::Trace;
 use crate::limits;
 use crate::limits::HEAD_LIMITS;
 use crate::media;
+use crate::prefill;
 use crate::relay::pass::Broke;
 use crate::relay::pass::Held;
 use crate::relay::pass::HoldError;
@@ -93,15 +93,36 @@ pub(crate) async fn run(
         return Relayed::Over(fail(shard, client, relay, &error, trace).await);
     }
     let decoder = BodyDecoder::new(head.framing);
+    let logprobs = if head.status == 200 { prefill::logprobs(client).await } else { Ok(None) };
+    let logprobs = match logprobs {
+        Ok(logprobs) => logprobs,
+        Err(stop) => {
+            drop(upstream);
+            return match Setback::of_stop(shard, client, leg(trace), stop) {
+                Ok(setback) => Relayed::Again(setback),
+                Err(Stop::Gone) => Relayed::Over(Next::Close),
+                Err(Stop::Reject(error)) => {
+                    Relayed::Over(answer_error(shard, client, down.connection, &error, trace).await)
+                }
+            };
+        }
+    };
     let outcome = match plan.way {
-        Way::AtOnce(length) if early.len() >= length => {
+        Way::AtOnce(length) if early.len() >= length && logprobs.is_none() => {
             let whole = Whole { head: &head, body: &early[..length], delimiter: plan.delimiter };
             send_whole(shard, client, plan.connection, &whole, trace).await.map(|()| early.len() == length)
         }
         Way::AtOnce(_) | Way::Hold => {
             let mut passage = Passage { shard, client, upstream: &upstream, trace };
-            match passage.hold(decoder, early).await {
-                Ok(Held::Whole { body, is_exact }) => {
+            let bytes_max = match logprobs {
+                None => limits::RESPONSE_HELD_BYTES_MAX,
+                Some(_) => limits::PREFILL_KEPT_BYTES_MAX,
+            };
+            match passage.hold(decoder, early, bytes_max).await {
+                Ok(Held::Whole { mut body, is_exact }) => {
+                    if let Some(logprobs) = &logprobs {
+                        body = logprobs.merge(&body);
+                    }
                     let delimiter = Delimiter::Length(body.len() as u64);
                     let whole = Whole { head: &head, body: &body, delimiter };
                     send_whole(shard, client, plan.connection, &whole, trace).await.map(|()| is_exact)
@@ -117,11 +138,11 @@ pub(crate) async fn run(
                         }
                     }
                 }
-                Err(HoldError::Stop(Stop::Gone)) => Err(None),
-                Err(HoldError::Stop(Stop::Reject(error))) => {
-                    note_timeout(shard, leg(trace), &error);
-                    Err(Some(error))
-                }
+                Err(HoldError::Stop(stop)) => match Setback::of_stop(shard, client, leg(trace), stop) {
+                    Ok(setback) => return Relayed::Again(setback),
+                    Err(Stop::Gone) => Err(None),
+                    Err(Stop::Reject(error)) => Err(Some(error)),
+                },
                 Err(HoldError::Broken) => return again(shard, UpstreamFailure::Body, trace),
             }
         }
@@ -135,6 +156,7 @@ pub(crate) async fn run(
                     let mut relay = Relay::new(decoder, plan.kind, plan.delimiter);
                     let is_told = plan.kind == Kind::Events && head.status == 200;
                     relay.follow(down.story.take_if(|_| is_told));
+                    relay.tell_logprobs(logprobs);
                     relay
                 }
             };
@@ -217,20 +239,16 @@ async fn broken(
     }
     let error = match broke {
         Broke::Gone => return Relayed::Over(Next::Close),
-        Broke::Ended(error) => {
-            note_timeout(shard, leg(trace), &error);
-            error
-        }
+        Broke::Ended(stop) => match Setback::of_stop(shard, client, leg(trace), stop) {
+            Ok(setback) if relay.may_move() => return moved(setback, relay, down),
+            Ok(setback) => setback.error(),
+            Err(Stop::Gone) => return Relayed::Over(Next::Close),
+            Err(Stop::Reject(error)) => error,
+        },
         Broke::Worker(failure) => {
             let setback = Setback::of_failure(shard, leg(trace), failure);
             if relay.may_move() {
-                // Whoever takes over before anything was sent tells the story from the beginning.
-                if relay.is_begun() {
-                    down.begun = Some(relay);
-                } else {
-                    down.story = relay.unfollow();
-                }
-                return Relayed::Again(setback);
+                return moved(setback, relay, down);
             }
             failure_error(failure, leg(trace).worker())
         }
@@ -240,6 +258,17 @@ async fn broken(
     } else {
         answer_error(shard, client, down.connection, &error, trace).await
     })
+}
+
+/// Another worker may take over from one that failed.
+fn moved(setback: Setback, relay: Relay, down: &mut Downstream<'_, '_>) -> Relayed {
+    // Whoever takes over before anything was sent tells the story from the beginning.
+    if relay.is_begun() {
+        down.begun = Some(relay);
+    } else {
+        down.story = relay.unfollow();
+    }
+    Relayed::Again(setback)
 }
 
 /// Ends a stream whose worker failed when everything had been said.
@@ -365,6 +394,9 @@ async fn send_whole(
     trace: &mut Trace<'_>,
 ) -> Result<(), Option<ApiError>> {
     admit::begin_answer(client, trace)?;
+    if whole.head.status < 400 {
+        client.let_prefill_go();
+    }
     let mut out = shard.take_buffer();
     let explanation = trace.leg.as_ref().and_then(|leg| leg.explanation.as_deref());
     let cors = trace.config.guard.cors_lines(trace.cors);

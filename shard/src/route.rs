@@ -9,6 +9,7 @@ use api::endpoint::PromptShape;
 use api::error::ApiError;
 use api::error::ErrorCode;
 use api::peek;
+use api::peek::Peeked;
 use api::peek::PromptSpans;
 use fleet::blocks::bytes_covered;
 use fleet::blocks::hash_blocks;
@@ -23,6 +24,8 @@ use fleet::snapshot::Fleet;
 use fleet::snapshot::ModelPools;
 use fleet::snapshot::NoPool;
 use fleet::snapshot::Pool;
+use fleet::snapshot::Role;
+use fleet::snapshot::Snapshot;
 use fleet::snapshot::Worker;
 use fleet::stats::ModelStats;
 use fleet::sticky::StickyTable;
@@ -75,7 +78,7 @@ pub(crate) struct Leg {
 }
 
 impl Leg {
-    pub(crate) fn worker(&self) -> &Worker {
+    pub(crate) fn worker(&self) -> &Arc<Worker> {
         self.hold.worker()
     }
 
@@ -142,11 +145,31 @@ impl Leg {
     }
 }
 
-/// Chooses a worker and claims it.
+/// Who serves a request.
+#[derive(Debug)]
+pub(crate) struct Route {
+    /// Who answers it.
+    pub(crate) leg: Leg,
+    /// Who computes its prompt, if that is somebody else.
+    pub(crate) prefill: Option<Box<PrefillLeg>>,
+}
+
+/// The claim on a prefill worker.
+#[derive(Debug)]
+pub(crate) struct PrefillLeg {
+    pub(crate) leg: Leg,
+    /// How many prompts or answers a request for several of them has.
+    pub(crate) batch: Option<u32>,
+    /// Whether the answer has log probabilities of the prompt, which it knows.
+    pub(crate) wants_logprobs: bool,
+}
+
+/// Chooses who serves a request and claims them: both of a pair at once, from one picture of the fleet.
 ///
 /// # Errors
-/// 400 for a body that cannot be read, 404 for a model nobody serves, 503 when nobody can take it.
-pub(crate) fn choose(shard: &Rc<Shard>, input: &Input<'_, '_>) -> Result<Leg, ApiError> {
+/// 400 for a body that cannot be read, 404 for a model nobody serves, 501 for a request that no pair serves and nobody
+/// else is there for, 503 when nobody can take it.
+pub(crate) fn choose(shard: &Rc<Shard>, input: &Input<'_, '_>) -> Result<Route, ApiError> {
     let mut prompt = shard.prompt.borrow_mut();
     let Prompt { spans, blocks } = &mut *prompt;
     let peeked = if input.is_json {
@@ -156,13 +179,83 @@ pub(crate) fn choose(shard: &Rc<Shard>, input: &Input<'_, '_>) -> Result<Leg, Ap
     };
     shard.with_snapshot(|snapshot| {
         let pools = pools_of(shard, &snapshot.fleet, peeked.model.as_deref())?;
-        let pool = &snapshot.fleet.pools[pools.regular.ok_or_else(no_workers)?];
-        let began = shard.clock.now();
         blocks.clear();
-        if pool.policy.reads_prompt() {
-            hash_blocks(spans.parts(input.body), pool.hash_seed(), blocks);
+        let mut choosing = Choosing { shard, snapshot, input, peeked: &peeked, spans, blocks, seed: None };
+        match ways(&snapshot.fleet, &pools, input.shape)? {
+            Ways::Alone(pool) => Ok(Route { leg: choosing.take(pool)?, prefill: None }),
+            Ways::Pair { prefill, decode } => {
+                let leg = choosing.take(prefill)?;
+                let prefill = Some(Box::new(PrefillLeg {
+                    leg,
+                    batch: peeked.batch,
+                    wants_logprobs: peeked.wants_logprobs,
+                }));
+                Ok(Route { leg: choosing.take(decode)?, prefill })
+            }
         }
-        let hashed = if blocks.is_empty() { began } else { shard.clock.now() };
+    })
+}
+
+/// Which pools serve a request.
+enum Ways<'a> {
+    /// One worker does all of it.
+    Alone(&'a Pool),
+    /// Two share it.
+    Pair { prefill: &'a Pool, decode: &'a Pool },
+}
+
+/// A pair comes first where both of its pools have members: whoever runs one wants it used.
+fn ways<'a>(fleet: &'a Fleet, pools: &ModelPools, shape: PromptShape) -> Result<Ways<'a>, ApiError> {
+    let pool = |index: Option<usize>| index.map(|index| &*fleet.pools[index]);
+    let (regular, prefill, decode) = (pool(pools.regular), pool(pools.prefill), pool(pools.decode));
+    let is_shared = matches!(shape, PromptShape::Messages | PromptShape::Prompt | PromptShape::Generate);
+    match (prefill, decode) {
+        (Some(prefill), Some(decode))
+            if is_shared && !prefill.members.is_empty() && !decode.members.is_empty() =>
+        {
+            Ok(Ways::Pair { prefill, decode })
+        }
+        (None, None) => Ok(Ways::Alone(regular.ok_or_else(no_workers)?)),
+        (prefill, _) => match regular {
+            Some(regular) => Ok(Ways::Alone(regular)),
+            None if !is_shared => Err(ApiError::new(
+                ErrorCode::NotImplemented,
+                "prefill and decode workers do not serve this endpoint, and no other workers serve the model",
+            )),
+            None => Err(nobody_to(if prefill.is_some_and(|pool| !pool.members.is_empty()) {
+                Role::Decode
+            } else {
+                Role::Prefill
+            })),
+        },
+    }
+}
+
+/// One request's choice of its workers.
+struct Choosing<'a, 'h> {
+    shard: &'a Rc<Shard>,
+    snapshot: &'a Snapshot,
+    input: &'a Input<'a, 'h>,
+    peeked: &'a Peeked<'a>,
+    spans: &'a PromptSpans,
+    blocks: &'a mut Vec<u64>,
+    /// What the blocks have been hashed with, once they have.
+    seed: Option<u64>,
+}
+
+impl Choosing<'_, '_> {
+    /// Chooses a worker of `pool` and claims it.
+    fn take(&mut self, pool: &Pool) -> Result<Leg, ApiError> {
+        let Self { shard, snapshot, input, spans, .. } = *self;
+        let began = shard.clock.now();
+        let mut hashed = began;
+        if pool.policy.reads_prompt() && self.seed != Some(pool.hash_seed()) {
+            self.blocks.clear();
+            hash_blocks(spans.parts(input.body), pool.hash_seed(), self.blocks);
+            self.seed = Some(pool.hash_seed());
+            hashed = shard.clock.now();
+        }
+        let blocks: &[u64] = if pool.policy.reads_prompt() { self.blocks } else { &[] };
         let request = Request {
             blocks,
             prompt_bytes: spans.bytes(),
@@ -174,19 +267,23 @@ pub(crate) fn choose(shard: &Rc<Shard>, input: &Input<'_, '_>) -> Result<Leg, Ap
         let mut replica = shard.replica.borrow_mut();
         let config = shard.config();
         let breaker = config.breaker.as_ref();
-        let (choice, pass) = pick(&mut replica, snapshot, pool, &request, breaker).ok_or_else(no_workers)?;
+        let role = pool.name.role;
+        let (choice, pass) =
+            pick(&mut replica, snapshot, pool, &request, breaker).ok_or_else(|| nobody_to(role))?;
         let chosen = shard.clock.now();
-        let hold = Hold::begin(choice.worker, claim(&request, &choice), pass);
-        // A second attempt looks for the same blocks again: counted once.
-        if input.excluded.is_empty() {
+        let hold = Hold::begin(choice.worker, claim(role, &request, &choice), pass);
+        // A second attempt looks for the same blocks again: counted once. So is what both of a pair look for.
+        if input.excluded.is_empty() && role != Role::Decode {
             shard.stats.prefix_blocks_total.add(blocks.len() as u64);
             shard.stats.prefix_blocks_matched_total.add(u64::from(choice.matched_blocks));
         }
-        pool.stats.shard(shard.index).selections_total.add(1);
+        if role != Role::Prefill {
+            pool.stats.shard(shard.index).selections_total.add(1);
+        }
         let decision = record(shard, pool, &request, &choice, replica.evidence(), [began, hashed, chosen]);
         shard.decisions.push(&decision);
         if choice.is_news {
-            let blocks = blocks.as_slice().into();
+            let blocks = blocks.into();
             Ports::report(
                 shard,
                 Report::Placed { worker: choice.worker.id, version: snapshot.version, blocks },
@@ -201,10 +298,10 @@ pub(crate) fn choose(shard: &Rc<Shard>, input: &Input<'_, '_>) -> Result<Leg, Ap
             is_repeat: false,
             chosen,
             reason: choice.reason,
-            is_stream: peeked.stream,
+            is_stream: self.peeked.stream,
             explanation,
         })
-    })
+    }
 }
 
 /// What the client says about where its request belongs, as far as the policy asks.
@@ -235,11 +332,15 @@ fn keys<'a>(shard: &'a Shard, policy: &Policy, input: &Input<'a, '_>, spans: &Pr
     Keys { target: header("x-smg-target-worker"), identity, ..keys }
 }
 
-/// What the request puts on its worker.
-fn claim(request: &Request<'_>, choice: &Choice<'_>) -> Claim {
+/// What the request puts on its worker. Who decodes has nothing of the prompt to compute.
+fn claim(role: Role, request: &Request<'_>, choice: &Choice<'_>) -> Claim {
     let bytes = |bytes: usize| bytes.min(u32::MAX as usize) as u32;
     let held = bytes_covered(choice.matched_blocks, request.prompt_bytes);
-    Claim { prompt_bytes: bytes(request.prompt_bytes), uncached_bytes: bytes(request.prompt_bytes - held) }
+    let uncached_bytes = match role {
+        Role::Regular | Role::Prefill => bytes(request.prompt_bytes - held),
+        Role::Decode => 0,
+    };
+    Claim { prompt_bytes: bytes(request.prompt_bytes), uncached_bytes }
 }
 
 fn record(
@@ -291,6 +392,21 @@ fn pools_of(shard: &Shard, fleet: &Fleet, model: Option<&str>) -> Result<ModelPo
 
 fn no_workers() -> ApiError {
     ApiError::new(ErrorCode::NoWorkers, "No available workers (none is registered and healthy)")
+}
+
+/// Nobody of this role can take the request.
+fn nobody_to(role: Role) -> ApiError {
+    match role {
+        Role::Regular => no_workers(),
+        Role::Prefill => ApiError::new(
+            ErrorCode::NoWorkers,
+            "No available prefill workers (none is registered and healthy)",
+        ),
+        Role::Decode => ApiError::new(
+            ErrorCode::NoWorkers,
+            "No available decode workers (none is registered and healthy)",
+        ),
+    }
 }
 
 /// Model names for an error message, cut where it would get long.

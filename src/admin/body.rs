@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use fleet::rules::Policy;
 use fleet::rules::Rules;
+use fleet::snapshot::Role;
 use serde_json::Map;
 use serde_json::Value;
 
@@ -16,6 +17,7 @@ use crate::control::limits::LABELS_MAX;
 use crate::control::state::start::is_key;
 use crate::control::url::UrlError;
 use crate::control::url::WorkerUrl;
+use crate::control::worker::CONNECTORS;
 use crate::control::worker::Checks;
 use crate::control::worker::WorkerSpec;
 use engine::metadata::NAME_BYTES_MAX;
@@ -48,14 +50,17 @@ pub(crate) fn new_worker(body: &[u8], config: &ControlConfig) -> Result<WorkerSp
     let unusable = |error: UrlError| about("url", format!("cannot be used: {error}"));
     let url = WorkerUrl::parse(url).map_err(unusable)?;
     config.destinations.check(&url).map_err(unusable)?;
-    match fields.text("worker_type")? {
-        None | Some("regular") => {}
-        Some(kind @ ("prefill" | "decode")) => {
-            return Err(about("worker_type", format!("{kind} is not supported yet")));
-        }
+    let role = match fields.text("worker_type")? {
+        None | Some("regular") => Role::Regular,
+        Some("prefill") => Role::Prefill,
+        Some("decode") => Role::Decode,
         Some(kind) => {
             return Err(about("worker_type", format!("{kind:?} is not one of regular, prefill, decode")));
         }
+    };
+    let bootstrap_port = fields.integer("bootstrap_port", 1..=u64::from(u16::MAX))?;
+    if bootstrap_port.is_some() && role != Role::Prefill {
+        return Err(about("bootstrap_port", "is for workers of the type prefill".to_owned()));
     }
     // Which engine a worker runs is found out by asking it.
     if let Some(runtime) = fields.text("runtime")?
@@ -68,11 +73,10 @@ pub(crate) fn new_worker(body: &[u8], config: &ControlConfig) -> Result<WorkerSp
     if fields.boolean("dp_aware")? == Some(true) && !config.dp_aware {
         return Err(about("dp_aware", "needs --dp-aware".to_owned()));
     }
-    if fields.integer("bootstrap_port", 0..=u64::from(u16::MAX))?.is_some() {
-        return Err(about("bootstrap_port", "is not supported yet".to_owned()));
-    }
     fields.integer("max_connection_attempts", 1..=u64::from(u32::MAX))?;
     let mut spec = WorkerSpec::new(url, Checks::from(&config.health));
+    spec.role = role;
+    spec.bootstrap_port = bootstrap_port.map(|port| port as u16);
     spec.model_id = fields.text("model_id")?.map(str::to_owned);
     if spec.model_id.as_ref().is_some_and(|model| model.is_empty() || model.len() > NAME_BYTES_MAX) {
         return Err(about("model_id", format!("must have 1 to {NAME_BYTES_MAX} bytes")));
@@ -131,6 +135,13 @@ impl Fields {
             if let Some(name) = spec.policy().filter(|name| Rules::default().policy(name).is_none()) {
                 let names = Policy::NAMES.join(", ");
                 return Err(about("labels", format!("name the unknown policy {name:?}: use {names}")));
+            }
+            if let Err(connector) = spec.handoff() {
+                let names = CONNECTORS.map(|(name, _)| name).join(", ");
+                return Err(about(
+                    "labels",
+                    format!("name the unknown connector {connector:?}: use {names}"),
+                ));
             }
         }
         self.change_checks(&mut spec.checks)

@@ -38,6 +38,8 @@ struct WorkerInfo<'a> {
     is_healthy: bool,
     load: u32,
     connection_mode: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bootstrap_port: Option<u16>,
     #[serde(flatten)]
     declared: Option<&'a BTreeMap<&'static str, String>>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -102,7 +104,8 @@ pub(crate) fn list(state: &State, query: &str) -> AdminReply {
     let started_unix_s = state.config.started_unix_s;
     let workers = page.entries.into_iter().map(|entry| worker_info(entry, started_unix_s)).collect();
     let total = state.registry.registered_count();
-    let stats = WorkerCounts { prefill_count: 0, decode_count: 0, regular_count: total };
+    let [regular_count, prefill_count, decode_count] = state.registry.count_roles();
+    let stats = WorkerCounts { prefill_count, decode_count, regular_count };
     answer::json(200, &WorkerList { workers, total, stats, next_cursor: page.next_cursor })
 }
 
@@ -235,10 +238,11 @@ fn worker_info(entry: &Entry, started_unix_s: u64) -> WorkerInfo<'_> {
         model_id: entry.model(),
         priority: entry.spec.priority,
         cost: entry.spec.cost,
-        worker_type: "regular",
+        worker_type: entry.spec.role.name(),
         is_healthy: entry.is_routable(),
         load: entry.cells.load(),
         connection_mode: "HTTP",
+        bootstrap_port: entry.spec.bootstrap_port,
         declared: Some(&entry.spec.declared),
         metadata: said.chain(given).collect(),
         disable_health_check: entry.spec.checks.disabled,
@@ -273,6 +277,7 @@ fn unknown_info(uuid: Uuid, job_status: JobStatus<'_>) -> WorkerInfo<'_> {
         is_healthy: false,
         load: 0,
         connection_mode: "unknown",
+        bootstrap_port: None,
         declared: None,
         metadata: BTreeMap::new(),
         disable_health_check: false,

@@ -36,6 +36,8 @@ pub(crate) struct LaunchFlags {
     #[command(flatten)]
     pub(crate) workers: WorkerFlags,
     #[command(flatten)]
+    pub(crate) pairs: PairFlags,
+    #[command(flatten)]
     pub(crate) routing: RoutingFlags,
     #[command(flatten)]
     pub(crate) keys: KeyFlags,
@@ -109,6 +111,27 @@ pub(crate) struct WorkerFlags {
     /// Route to each data-parallel rank of an engine as to a worker of its own; engines are asked how many they have
     #[arg(long)]
     pub(crate) dp_aware: bool,
+}
+
+/// Workers that share a request: one computes its prompt, another answers it.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Prefill and decode")]
+pub(crate) struct PairFlags {
+    /// Requests are shared by a prefill and a decode worker where both serve their model
+    #[arg(long, visible_alias = "vllm-pd-disaggregation")]
+    pub(crate) pd_disaggregation: bool,
+    /// A prefill worker's URL, and the port of its bootstrap server or none; may be given several times
+    #[arg(long, num_args = 1..=2, value_names = ["URL", "PORT"])]
+    pub(crate) prefill: Vec<String>,
+    /// A decode worker's URL; may be given several times
+    #[arg(long, num_args = 1.., value_name = "URL")]
+    pub(crate) decode: Vec<String>,
+    /// Policy of prefill workers that name none [default: that of --policy]
+    #[arg(long, value_name = "POLICY")]
+    pub(crate) prefill_policy: Option<String>,
+    /// Policy of decode workers that name none [default: that of --policy]
+    #[arg(long, value_name = "POLICY")]
+    pub(crate) decode_policy: Option<String>,
 }
 
 /// How a worker is chosen.

@@ -3,8 +3,6 @@
 /// Flags of SGLang's router (both front ends) that are known and not built.
 const UNBUILT: &[&str] = &[
     "--chat-template",
-    "--decode",
-    "--decode-policy",
     "--decode-selector",
     "--enable-mesh",
     "--enable-wasm",
@@ -26,12 +24,9 @@ const UNBUILT: &[&str] = &[
     "--oracle-user",
     "--oracle-username",
     "--oracle-wallet-path",
-    "--pd-disaggregation",
     "--postgres-db-url",
     "--postgres-pool-max",
     "--postgres-pool-max-size",
-    "--prefill",
-    "--prefill-policy",
     "--prefill-selector",
     "--priority-scheduler-tenant-metric-top-n",
     "--reasoning-parser",

@@ -8,6 +8,7 @@ use fleet::breaker::BreakerRules;
 use fleet::decision::DecisionRing;
 use fleet::rules::Rules;
 use fleet::secret::Secret;
+use fleet::snapshot::Role;
 use fleet::stats::StatsShape;
 
 use crate::control::destination::Destinations;
@@ -33,6 +34,8 @@ pub struct ControlConfig {
     pub decisions: Vec<Arc<DecisionRing>>,
     /// Workers to register at start (`--worker-urls`).
     pub worker_urls: Vec<String>,
+    /// Workers of pairs to register at start (`--prefill`, `--decode`).
+    pub pair_workers: Vec<PairWorker>,
     /// Whether every data-parallel rank of an engine is a worker of its own (`--dp-aware`).
     pub dp_aware: bool,
     /// The gateway's own key, which start-up workers inherit (`--api-key`).
@@ -74,6 +77,17 @@ pub struct ControlConfig {
     pub version: &'static str,
     /// Time of the start in seconds since 1970, for the times in answers.
     pub started_unix_s: u64,
+}
+
+/// A prefill or decode worker that is registered at start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PairWorker {
+    /// As given.
+    pub url: String,
+    /// Which half of a request it does.
+    pub role: Role,
+    /// Where a prefill worker hands over what it has computed.
+    pub bootstrap_port: Option<u16>,
 }
 
 /// How workers are checked.

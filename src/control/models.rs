@@ -75,7 +75,8 @@ impl Models {
         }
         let model = self.by_name.get_mut(&name).expect("inserted above");
         if model.workers == 0 {
-            let policy = hint.and_then(|hint| self.rules.policy(hint)).unwrap_or(self.rules.default);
+            let policy =
+                hint.and_then(|hint| self.rules.policy(hint)).unwrap_or_else(|| self.rules.default_of(role));
             if policy.unit() != model.board.unit() {
                 model.board = Arc::new(Board::new(policy.unit()));
             }
@@ -109,8 +110,8 @@ impl Models {
             rotation: Arc::default(),
             stats: stats.unwrap_or_else(|| Arc::new(ModelStats::new(self.shards, &self.shape))),
             block_seed: name.model.bytes().fold(self.seed, |seed, byte| chain(seed, u64::from(byte))),
-            policy: self.rules.default,
-            board: Arc::new(Board::new(self.rules.default.unit())),
+            policy: self.rules.default_of(name.role),
+            board: Arc::new(Board::new(self.rules.default_of(name.role).unit())),
             lengths: Arc::default(),
             workers: 0,
             engine_costs: EngineCosts::default(),

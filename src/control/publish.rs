@@ -22,6 +22,7 @@ use std::time::Duration;
 use fleet::board::Board;
 use fleet::snapshot::Fleet;
 use fleet::snapshot::PoolName;
+use fleet::snapshot::Role;
 use fleet::snapshot::Worker;
 use fleet::snapshot::WorkerTable;
 use fleet::sticky::StickyTable;
@@ -130,7 +131,8 @@ impl Publisher {
         if has_new_card {
             self.pages.set_models(cards(&self.pools));
         }
-        self.pages.set_counts(self.routable, self.registered);
+        let routable = if is_serving(&self.pools) { self.routable } else { 0 };
+        self.pages.set_counts(routable, self.registered);
         Fleet {
             workers: self.workers.clone(),
             pools: self.pools.values().filter_map(PoolBook::published).map(Arc::clone).collect(),
@@ -198,6 +200,20 @@ impl Publisher {
         }
         pool.set_card(card)
     }
+}
+
+/// Whether some model has a worker that does all of a request, or both of a pair.
+fn is_serving(pools: &BTreeMap<PoolName, PoolBook>) -> bool {
+    let mut prefill = None;
+    pools.iter().filter(|(_, pool)| pool.first_member().is_some()).any(|(name, _)| match name.role {
+        Role::Regular => true,
+        // Pools are ordered by model, then by role: who prefills comes before who decodes.
+        Role::Prefill => {
+            prefill = Some(&name.model);
+            false
+        }
+        Role::Decode => prefill == Some(&name.model),
+    })
 }
 
 /// What `/v1/models` shows: each model once, as the first of its pools that has a member tells of it.

@@ -100,6 +100,17 @@ impl Registry {
         self.members.len()
     }
 
+    /// How many there are of each role: regular, prefill, decode.
+    pub(crate) fn count_roles(&self) -> [usize; 3] {
+        let mut counts = [0; 3];
+        for index in &self.members {
+            if let Some(entry) = &self.slots[*index as usize] {
+                counts[entry.spec.role as usize] += 1;
+            }
+        }
+        counts
+    }
+
     /// Takes the ways back of all who wait for a worker to become healthy.
     pub(crate) fn take_waiting(&mut self) -> Vec<oneshot::Sender<AdminReply>> {
         self.slots.iter_mut().flatten().filter_map(|entry| entry.waiting.take()).collect()

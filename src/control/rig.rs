@@ -77,6 +77,7 @@ pub(crate) fn config(worker_urls: &[&str]) -> ControlConfig {
         bucket_adjust_interval: Duration::from_secs(5),
         decisions: vec![Arc::default(), Arc::default()],
         worker_urls: worker_urls.iter().map(|&url| url.to_owned()).collect(),
+        pair_workers: Vec::new(),
         api_key: None,
         hides_workers: false,
         destinations: crate::control::destination::Destinations::Usual,

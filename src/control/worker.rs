@@ -14,12 +14,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use engine::metadata::Dialect;
 use engine::metadata::Metadata;
 use fleet::admin::AdminReply;
 use fleet::board::Board;
 use fleet::cell::WorkerCells;
 use fleet::id::WorkerId;
 use fleet::secret::Secret;
+use fleet::snapshot::Handoff;
 use fleet::snapshot::PoolName;
 use fleet::snapshot::Role;
 use fleet::snapshot::Weight;
@@ -46,6 +48,13 @@ pub(crate) const FULL_SHARE: u16 = 8;
 
 /// The label that names the policy of a worker's models, as in SGLang's gateway.
 pub(crate) const POLICY_LABEL: &str = "policy";
+
+/// The label that says how a prefill worker's engine hands over what it has computed.
+const CONNECTOR_LABEL: &str = "kv_connector";
+
+/// What the label may say. Without it, workers that run vLLM have `nixl` and others `bootstrap`.
+pub(crate) const CONNECTORS: [(&str, Handoff); 3] =
+    [("bootstrap", Handoff::Bootstrap), ("nixl", Handoff::Nixl), ("shared", Handoff::Shared)];
 
 /// What whoever registers a worker says about it.
 #[derive(Clone, Debug, PartialEq)]
@@ -185,6 +194,16 @@ impl WorkerSpec {
     /// The policy that its labels name for its models.
     pub(crate) fn policy(&self) -> Option<&str> {
         self.labels.get(POLICY_LABEL).map(String::as_str)
+    }
+
+    /// How its labels say that it hands over, if they do.
+    ///
+    /// # Errors
+    /// A name that is not among [`CONNECTORS`].
+    pub(crate) fn handoff(&self) -> Result<Option<Handoff>, &str> {
+        let Some(named) = self.labels.get(CONNECTOR_LABEL) else { return Ok(None) };
+        let known = CONNECTORS.iter().find(|(name, _)| name == named);
+        known.map(|&(_, handoff)| Some(handoff)).ok_or(named)
     }
 }
 
@@ -334,6 +353,7 @@ impl Entry {
             share_eighths: self.share_eighths,
             speaks_http2: self.metadata.speaks_http2,
             can_continue: self.metadata.dialect.can_continue(),
+            is_vllm: self.metadata.dialect == Dialect::Vllm,
         };
         self.published = Arc::new(published(self.id, &self.spec, addresses, &self.cells, boards, said));
     }
@@ -383,11 +403,12 @@ struct Said {
     share_eighths: u16,
     speaks_http2: bool,
     can_continue: bool,
+    is_vllm: bool,
 }
 
 impl Default for Said {
     fn default() -> Self {
-        Self { share_eighths: FULL_SHARE, speaks_http2: false, can_continue: false }
+        Self { share_eighths: FULL_SHARE, speaks_http2: false, can_continue: false, is_vllm: false }
     }
 }
 
@@ -408,6 +429,11 @@ fn published(
         transport: spec.url.transport(said.speaks_http2),
         role: spec.role,
         bootstrap_port: spec.bootstrap_port,
+        handoff: spec.handoff().ok().flatten().unwrap_or(if said.is_vllm {
+            Handoff::Nixl
+        } else {
+            Handoff::Bootstrap
+        }),
         rank: spec.url.rank,
         addresses,
         authorization: authorization(spec),

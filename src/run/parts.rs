@@ -365,6 +365,7 @@ pub(crate) fn control_config(
         bucket_adjust_interval: fleet.bucket_adjust_interval,
         decisions: decisions.to_vec(),
         worker_urls: fleet.worker_urls.clone(),
+        pair_workers: fleet.pair_workers.clone(),
         dp_aware: fleet.dp_aware,
         api_key: config.security.api_key.clone(),
         hides_workers: config.security.is_control_closed,

@@ -20,6 +20,7 @@ mod keep_alive;
 mod lifecycle;
 mod metrics;
 mod models;
+mod pairs;
 mod policies;
 mod ranks;
 mod relay;

@@ -15,6 +15,7 @@ use fleet::ring::Ring;
 use fleet::ring::RingMember;
 use fleet::snapshot::Claim;
 use fleet::snapshot::Fleet;
+use fleet::snapshot::Handoff;
 use fleet::snapshot::Page;
 use fleet::snapshot::Pool;
 use fleet::snapshot::PoolName;
@@ -202,6 +203,7 @@ fn worker(index: u32, board: &Arc<Board>) -> Worker {
         addresses: Box::new([]),
         role: Role::Regular,
         bootstrap_port: None,
+        handoff: Handoff::Bootstrap,
         rank: None,
         authorization: None,
         weight: Weight::default(),

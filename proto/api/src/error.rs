@@ -81,6 +81,22 @@ codes! {
     UpstreamBody 502 "read_response_body_failed";
     /// A worker took longer than the request timeout.
     UpstreamTimeout 504 "call_upstream_timeout";
+    /// A prefill worker finds the request bad.
+    PrefillBadRequest 400 "prefill_bad_request";
+    /// A prefill worker does not know what the request is about.
+    PrefillNotFound 404 "prefill_not_found";
+    /// A prefill worker answered 500.
+    PrefillInternalError 500 "prefill_internal_error";
+    /// A prefill worker answered 502.
+    PrefillBadGateway 502 "prefill_bad_gateway";
+    /// A prefill worker has enough to do.
+    PrefillUnavailable 503 "prefill_unavailable";
+    /// A prefill worker answered another error.
+    PrefillError 500 "prefill_error";
+    /// A prefill worker could not be reached, or broke off.
+    PrefillServerError 502 "prefill_server_error";
+    /// A decode worker could not be reached, or broke off.
+    DecodeServerError 502 "decode_server_error";
     /// The gateway is shutting down.
     ShuttingDown 503 "shutting_down";
     /// Control does not answer; routing goes on.

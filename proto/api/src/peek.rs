@@ -37,6 +37,10 @@ pub struct Peeked<'a> {
     pub model: Option<Cow<'a, str>>,
     /// The `stream` field.
     pub stream: bool,
+    /// How many prompts a list of them holds, or how many answers are asked for; none for one of each.
+    pub batch: Option<u32>,
+    /// Whether log probabilities are asked for in SGLang's native API.
+    pub wants_logprobs: bool,
 }
 
 /// Where the prompt stands in a body: spans in the order in which engines read them. Kept and reused by the caller.
@@ -187,15 +191,19 @@ pub fn used(answer: &[u8]) -> Option<Used> {
 
 /// The number that is the value of a key which ends here.
 fn number_behind(rest: &[u8]) -> Option<u32> {
-    let value = rest.trim_ascii_start().strip_prefix(b":")?.trim_ascii_start();
-    let digits = value.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    std::str::from_utf8(&value[..digits]).ok()?.parse().ok()
+    number(rest.trim_ascii_start().strip_prefix(b":")?.trim_ascii_start())
+}
+
+/// The whole number that `text` begins with.
+fn number(text: &[u8]) -> Option<u32> {
+    let digits = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    std::str::from_utf8(&text[..digits]).ok()?.parse().ok()
 }
 
 /// Reads a body that is not JSON: a multipart form may name its model in a part of that name; nothing else is known.
 pub fn peek_opaque<'a>(body: &'a [u8], spans: &mut PromptSpans) -> Peeked<'a> {
     spans.clear();
-    Peeked { model: multipart_model(body).map(Cow::Borrowed), stream: false }
+    Peeked { model: multipart_model(body).map(Cow::Borrowed), ..Peeked::default() }
 }
 
 /// The value of the form field `model` (RFC 7578).
@@ -244,22 +252,38 @@ fn member<'a>(
         };
         return scanner.skip().map(drop).map_err(json_error);
     }
-    prompt_member(shape, key, scanner, spans).map_err(json_error)
+    if shape == PromptShape::Messages && kind == Kind::Number && key.eq("n") {
+        let answers = scanner.number().map_err(json_error)?;
+        peeked.batch = number(answers).filter(|&answers| answers > 1);
+        return Ok(());
+    }
+    if shape == PromptShape::Generate && key.eq("return_logprob") {
+        peeked.wants_logprobs = match kind {
+            // One for each prompt: some are.
+            Kind::Array | Kind::True => true,
+            Kind::Object | Kind::String | Kind::Number | Kind::False | Kind::Null => false,
+        };
+    }
+    let prompts = prompt_member(shape, key, scanner, spans).map_err(json_error)?;
+    if prompts > 0 && matches!(shape, PromptShape::Prompt | PromptShape::Generate) {
+        peeked.batch = Some(prompts);
+    }
+    Ok(())
 }
 
-/// Takes a member that holds prompt text, skips any other.
+/// Takes a member that holds prompt text, skips any other. Returns how many prompts it holds as a list of them.
 fn prompt_member(
     shape: PromptShape,
     key: RawStr<'_>,
     scanner: &mut Scanner<'_>,
     spans: &mut PromptSpans,
-) -> Result<(), JsonError> {
+) -> Result<u32, JsonError> {
     match shape {
-        PromptShape::Messages if key.eq("messages") => messages(scanner, &mut spans.main),
+        PromptShape::Messages if key.eq("messages") => messages(scanner, &mut spans.main).map(|()| 0),
         PromptShape::Messages if key.eq("system") => texts(scanner, &mut spans.preface),
         PromptShape::Messages | PromptShape::Input if key.eq("tools") => {
             spans.preface.push(scanner.skip()?);
-            Ok(())
+            Ok(0)
         }
         PromptShape::Input if key.eq("instructions") => texts(scanner, &mut spans.preface),
         PromptShape::Input if key.eq("input") => texts(scanner, &mut spans.main),
@@ -274,7 +298,7 @@ fn prompt_member(
         | PromptShape::Generate
         | PromptShape::Pairs
         | PromptShape::Opaque
-        | PromptShape::None => scanner.skip().map(drop),
+        | PromptShape::None => scanner.skip().map(|_| 0),
     }
 }
 
@@ -303,13 +327,13 @@ fn messages(scanner: &mut Scanner<'_>, out: &mut Spans) -> Result<(), JsonError>
 }
 
 /// Every string below the current value, in order, but for tags that say nothing about the prompt; arrays of
-/// numbers as they stand.
-fn texts(scanner: &mut Scanner<'_>, out: &mut Spans) -> Result<(), JsonError> {
+/// numbers as they stand. Returns how many elements other than numbers it has, if it is an array.
+fn texts(scanner: &mut Scanner<'_>, out: &mut Spans) -> Result<u32, JsonError> {
     match scanner.peek()? {
         Kind::String => {
             let text = scanner.string()?;
             out.push(Span { start: text.offset, end: text.offset + text.raw.len() });
-            Ok(())
+            Ok(0)
         }
         Kind::Array => {
             // A list of token ids is one piece without its brackets, so that a longer list has a shorter one as
@@ -317,17 +341,19 @@ fn texts(scanner: &mut Scanner<'_>, out: &mut Spans) -> Result<(), JsonError> {
             let begin = scanner.offset();
             scanner.begin_array()?;
             let mut numbers_end = None;
+            let mut others: u32 = 0;
             while scanner.next_element()? {
                 if scanner.peek()? == Kind::Number {
                     numbers_end = Some(scanner.skip()?.end);
                 } else {
                     texts(scanner, out)?;
+                    others = others.saturating_add(1);
                 }
             }
             if let Some(end) = numbers_end {
                 out.push(Span { start: begin + 1, end });
             }
-            Ok(())
+            Ok(others)
         }
         Kind::Object => {
             scanner.begin_object()?;
@@ -338,9 +364,9 @@ fn texts(scanner: &mut Scanner<'_>, out: &mut Spans) -> Result<(), JsonError> {
                     texts(scanner, out)?;
                 }
             }
-            Ok(())
+            Ok(0)
         }
-        Kind::Number | Kind::True | Kind::False | Kind::Null => scanner.skip().map(drop),
+        Kind::Number | Kind::True | Kind::False | Kind::Null => scanner.skip().map(|_| 0),
     }
 }
 

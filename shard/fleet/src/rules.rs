@@ -4,6 +4,7 @@
 
 use crate::board::Unit;
 use crate::ring::Layout;
+use crate::snapshot::Role;
 
 /// Thresholds of [`Policy::CacheAware`].
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -96,6 +97,10 @@ pub enum Policy {
 pub struct Rules {
     /// The policy of models whose workers name none.
     pub default: Policy,
+    /// The same of their prefill workers, if it is another.
+    pub prefill: Option<Policy>,
+    /// The same of their decode workers.
+    pub decode: Option<Policy>,
     /// For cache_aware.
     pub cache_aware: CacheAware,
     /// For prefix_hash.
@@ -143,6 +148,8 @@ impl Default for Rules {
     fn default() -> Self {
         Self {
             default: Policy::CacheAware(CacheAware::default()),
+            prefill: None,
+            decode: None,
             cache_aware: CacheAware::default(),
             prefix_hash: PrefixHash::default(),
             manual: Manual::default(),
@@ -243,6 +250,16 @@ impl Policy {
 }
 
 impl Rules {
+    /// The policy of workers of this role that name none.
+    pub fn default_of(&self, role: Role) -> Policy {
+        let own = match role {
+            Role::Regular => None,
+            Role::Prefill => self.prefill,
+            Role::Decode => self.decode,
+        };
+        own.unwrap_or(self.default)
+    }
+
     /// The policy of this name with its settings; `-` counts as `_`.
     pub fn policy(&self, name: &str) -> Option<Policy> {
         Some(match name.replace('-', "_").as_str() {

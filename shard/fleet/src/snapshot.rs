@@ -48,6 +48,8 @@ pub struct Worker {
     pub role: Role,
     /// Where a prefill worker hands over what it has computed, if it says so.
     pub bootstrap_port: Option<u16>,
+    /// How a prefill worker does that.
+    pub handoff: Handoff,
     /// Which of the data-parallel ranks behind its address it is; none of an engine that has one.
     pub rank: Option<u16>,
     /// `Authorization` value that replaces the client's, if the worker has a key.
@@ -74,6 +76,18 @@ pub enum Role {
     Prefill,
     /// It generates the answer from what a prefill worker hands over.
     Decode,
+}
+
+/// How a prefill worker's engine hands what it has computed to the one that decodes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Handoff {
+    /// SGLang: both meet in a room of the prefill worker's bootstrap server, and get the request at once.
+    #[default]
+    Bootstrap,
+    /// vLLM with a connector such as NIXL: the prefill worker answers with parameters for the one that decodes.
+    Nixl,
+    /// vLLM with a store that both share, such as LMCache: the prefill worker goes first, and nothing is told.
+    Shared,
 }
 
 /// What names a pool: the workers of one role that serve one model.
@@ -266,6 +280,19 @@ pub struct Snapshot {
     pub fleet: Arc<Fleet>,
     /// Which worker holds which prompt prefix.
     pub tree: TreeSnapshot,
+}
+
+// === impl Role ===
+
+impl Role {
+    /// Its name in admin calls and answers.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Regular => "regular",
+            Self::Prefill => "prefill",
+            Self::Decode => "decode",
+        }
+    }
 }
 
 // === impl Weight ===

@@ -21,6 +21,7 @@ use fleet::rules::Policy;
 use fleet::rules::Rules;
 use fleet::snapshot::Claim;
 use fleet::snapshot::Fleet;
+use fleet::snapshot::Handoff;
 use fleet::snapshot::Page;
 use fleet::snapshot::Pool;
 use fleet::snapshot::PoolName;
@@ -118,6 +119,7 @@ fn world(policy: Policy, count: u32) -> (Snapshot, Arc<Pool>) {
             addresses: Box::new([]),
             role: Role::Regular,
             bootstrap_port: None,
+            handoff: Handoff::Bootstrap,
             rank: None,
             authorization: None,
             weight: Weight::default(),

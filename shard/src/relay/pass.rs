@@ -5,8 +5,6 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::Instant;
 
-use api::error::ApiError;
-use api::error::ErrorCode;
 use fleet::stats::UpstreamFailure;
 use wire::ResponseHead;
 
@@ -15,7 +13,6 @@ use crate::client::Client;
 use crate::clock::micros;
 use crate::encode;
 use crate::finish::Trace;
-use crate::limits;
 use crate::relay::Plan;
 use crate::relay::learn_answer;
 use crate::relay::stream::BodyDecoder;
@@ -57,8 +54,8 @@ pub(crate) struct Opening<'a, 'h> {
 pub(crate) enum Broke {
     /// The client is gone.
     Gone,
-    /// Time ran out, or everything ends.
-    Ended(ApiError),
+    /// Time ran out, everything ends, or the prompt is not computed.
+    Ended(Stop),
     /// The worker failed.
     Worker(UpstreamFailure),
 }
@@ -73,7 +70,12 @@ pub(crate) enum HoldError {
 
 impl Passage<'_, '_, '_> {
     /// Reads the body until it is complete or longer than may be held. Nothing goes to the client.
-    pub(crate) async fn hold(&mut self, mut decoder: BodyDecoder, early: &[u8]) -> Result<Held, HoldError> {
+    pub(crate) async fn hold(
+        &mut self,
+        mut decoder: BodyDecoder,
+        early: &[u8],
+        bytes_max: usize,
+    ) -> Result<Held, HoldError> {
         let mut body = Vec::new();
         let mut readable = pin!(Watch::new(|| self.upstream.stream.readable()));
         let mut is_exact = gather(&mut decoder, early, &mut body)?;
@@ -81,7 +83,7 @@ impl Passage<'_, '_, '_> {
             if decoder.is_done() {
                 return Ok(Held::Whole { body, is_exact });
             }
-            if body.len() > limits::RESPONSE_HELD_BYTES_MAX {
+            if body.len() > bytes_max {
                 return Ok(Held::TooLong { body, decoder });
             }
             let ready = poll_fn(|cx| readable.as_mut().poll_ready(cx));
@@ -134,14 +136,7 @@ impl Passage<'_, '_, '_> {
             let ready = poll_fn(|cx| readable.as_mut().poll_ready(cx));
             match self.client.beside(ready).await {
                 Ok(_) => flow = self.pass(opening, relay, &mut pace).await?,
-                Err(Stop::Gone) => return Err(Broke::Gone),
-                Err(Stop::Reject(error))
-                    if error.code == ErrorCode::UpstreamTimeout
-                        && self.client.is_stalled(self.shard.clock.coarse_ms()) =>
-                {
-                    return Err(Broke::Worker(UpstreamFailure::Stall));
-                }
-                Err(Stop::Reject(error)) => return Err(Broke::Ended(error)),
+                Err(stop) => return Err(Broke::Ended(stop)),
             }
             self.note_progress(relay, &mut pace);
         }
@@ -176,7 +171,8 @@ impl Passage<'_, '_, '_> {
 
     /// Writes the head of the answer, unless the request has to make room for another.
     fn open(&mut self, opening: &Opening<'_, '_>, relay: &mut Relay, out: &mut Vec<u8>) -> Result<(), Broke> {
-        admit::begin_answer(self.client, self.trace).map_err(Broke::Ended)?;
+        admit::begin_answer(self.client, self.trace).map_err(|error| Broke::Ended(Stop::Reject(error)))?;
+        self.client.let_prefill_go();
         let Opening { head, plan } = opening;
         let explanation = self.trace.leg.as_ref().and_then(|leg| leg.explanation.as_deref());
         encode::response_head(

@@ -14,6 +14,7 @@ use wire::encode_chunk_head;
 
 use crate::encode::Delimiter;
 use crate::limits;
+use crate::logprobs::PromptLogprobs;
 use crate::respond;
 use crate::resume::Sequel;
 use crate::resume::Story;
@@ -122,6 +123,8 @@ pub(crate) struct Relay {
     is_begun: bool,
     /// What the client has been told, if another worker may have to go on with it.
     story: Option<Box<Story>>,
+    /// What another worker says of the prompt, to be told with what this one says.
+    logprobs: Option<Box<PromptLogprobs>>,
     /// Events completed so far.
     events: u64,
     /// Body bytes written so far.
@@ -140,6 +143,7 @@ impl Relay {
             is_done_seen: false,
             is_begun: false,
             story: None,
+            logprobs: None,
             events: 0,
             bytes: 0,
         }
@@ -148,6 +152,11 @@ impl Relay {
     /// Follows what the client is told, so that another worker can go on with it.
     pub(crate) fn follow(&mut self, story: Option<Story>) {
         self.story = story.map(Box::new);
+    }
+
+    /// Has every event say of the prompt what another worker knows.
+    pub(crate) fn tell_logprobs(&mut self, logprobs: Option<PromptLogprobs>) {
+        self.logprobs = logprobs.map(Box::new);
     }
 
     /// Gives the story back.
@@ -309,7 +318,13 @@ impl Relay {
     /// Passes whole events on, fitted to what the client has been told by another worker.
     fn tell(&mut self, events: &[u8], out: &mut Vec<u8>) {
         match &mut self.story {
-            None => self.write(events, out),
+            None => match &self.logprobs {
+                None => self.write(events, out),
+                Some(logprobs) => {
+                    let merged = logprobs.merge_events(events);
+                    self.write(&merged, out);
+                }
+            },
             Some(story) if story.resumed() == 0 => {
                 story.listen(events);
                 self.story.take_if(|story| story.is_over());

@@ -115,8 +115,8 @@ impl State {
             let spec = WorkerSpec {
                 api_key: named.map_or_else(|| record.key(), |named| named.api_key.clone()),
                 model_id: record.model_id.clone(),
-                role: record.role.into(),
-                bootstrap_port: record.bootstrap_port,
+                role: named.map_or_else(|| record.role.into(), |named| named.role),
+                bootstrap_port: named.map_or(record.bootstrap_port, |named| named.bootstrap_port),
                 priority: record.priority,
                 cost: record.cost,
                 labels: record.labels.clone(),

@@ -1,6 +1,6 @@
 //! Settings that change while the process runs, and the workers that come and go with them.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::time::Duration;
 
 use fleet::id::WorkerId;
@@ -27,19 +27,22 @@ impl State {
         };
         let before = std::mem::replace(&mut self.config, config);
         self.health_endpoint = self.config.health.endpoint.as_str().into();
-        let wanted: HashSet<_> = specs.iter().map(|spec| spec.url.key()).collect();
+        let wanted: HashMap<_, _> = specs.iter().map(|spec| (spec.url.key(), spec)).collect();
         let ids: Vec<WorkerId> = self.registry.registered().map(|entry| entry.id).collect();
         for id in ids {
             let Some(entry) = self.registry.get(id) else { continue };
             let is_further_rank = entry.spec.url.is_further_rank();
-            if entry.spec.source == Source::Settings
-                && !is_further_rank
-                && !wanted.contains(&entry.spec.url.key())
-            {
+            let is_ours = entry.spec.source == Source::Settings && !is_further_rank;
+            let named = wanted.get(&entry.spec.url.key());
+            // Who is to do another part of requests is another worker.
+            if is_ours && named.is_none_or(|named| named.role != entry.spec.role) {
                 self.remove(id, now, orders);
                 continue;
             }
             let mut spec = entry.spec.clone();
+            if let Some(named) = named.filter(|_| is_ours) {
+                spec.bootstrap_port = named.bootstrap_port;
+            }
             if spec.checks == Checks::from(&before.health) {
                 spec.checks = Checks::from(&self.config.health);
             }
@@ -47,7 +50,7 @@ impl State {
                 spec.api_key = self.config.api_key.clone();
             }
             // Further ranks follow the first.
-            if !is_further_rank && (spec.checks != entry.spec.checks || spec.api_key != entry.spec.api_key) {
+            if !is_further_rank && spec != entry.spec {
                 self.update(id, spec, now);
             }
             if self.config.load_monitor_interval != before.load_monitor_interval {

@@ -7,6 +7,7 @@ use fleet::snapshot::Role;
 
 use crate::control::config::ConfigError;
 use crate::control::config::ControlConfig;
+use crate::control::config::PairWorker;
 use crate::control::limits::KEY_BYTES_MAX;
 use crate::control::limits::WORKERS_MAX;
 use crate::control::url::WorkerUrl;
@@ -29,11 +30,11 @@ pub(crate) fn worker_specs(config: &ControlConfig) -> Result<Vec<WorkerSpec>, Co
     if config.api_key.as_deref().is_some_and(|key| !is_key(key)) {
         return Err(ConfigError::Key);
     }
-    if config.worker_urls.len() > WORKERS_MAX {
+    if config.worker_urls.len() + config.pair_workers.len() > WORKERS_MAX {
         return Err(ConfigError::TooManyWorkers);
     }
     let mut seen = HashSet::new();
-    let spec = |given: &String| {
+    let mut spec = |given: &String, role, bootstrap_port| {
         let refused = |error| ConfigError::Url { url: shown(given), error };
         let url = WorkerUrl::parse(given).map_err(refused)?;
         config.destinations.check(&url).map_err(refused)?;
@@ -43,10 +44,19 @@ pub(crate) fn worker_specs(config: &ControlConfig) -> Result<Vec<WorkerSpec>, Co
         Ok(WorkerSpec {
             api_key: config.api_key.clone(),
             source: Source::Settings,
+            role,
+            bootstrap_port,
             ..WorkerSpec::new(url, Checks::from(&config.health))
         })
     };
-    config.worker_urls.iter().map(spec).collect()
+    let mut specs = Vec::with_capacity(config.worker_urls.len() + config.pair_workers.len());
+    for url in &config.worker_urls {
+        specs.push(spec(url, Role::Regular, None)?);
+    }
+    for PairWorker { url, role, bootstrap_port } in &config.pair_workers {
+        specs.push(spec(url, *role, *bootstrap_port)?);
+    }
+    Ok(specs)
 }
 
 /// Whether a key can be sent in a header as it is.

@@ -10,6 +10,7 @@ use fleet::ring::Ring;
 use fleet::ring::RingMember;
 use fleet::snapshot::Claim;
 use fleet::snapshot::Fleet;
+use fleet::snapshot::Handoff;
 use fleet::snapshot::Page;
 use fleet::snapshot::Pool;
 use fleet::snapshot::PoolName;
@@ -63,6 +64,7 @@ impl World {
                 addresses: Box::new([]),
                 role: Role::Regular,
                 bootstrap_port: None,
+                handoff: Handoff::Bootstrap,
                 rank: None,
                 authorization: None,
                 weight: Weight::of(50, 1.0 / ratio),
@@ -173,6 +175,7 @@ impl World {
             addresses: Box::new([]),
             role: Role::Regular,
             bootstrap_port: None,
+            handoff: Handoff::Bootstrap,
             rank: None,
             authorization: None,
             weight: old.weight,

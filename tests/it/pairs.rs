@@ -1,0 +1,527 @@
+//! Prefill and decode workers: both halves of a request find each other, begin together and end together.
+
+use serde_json::Value;
+use serde_json::json;
+use testkit::client::Client;
+use testkit::client::Request;
+use testkit::gateway::Gateway;
+use testkit::wait;
+use testkit::worker::Exchange;
+use testkit::worker::Worker;
+use testkit::worker::json_answer;
+
+use crate::setup::CHAT;
+use crate::setup::PLAIN;
+use crate::setup::Setup;
+use crate::setup::binary;
+use crate::setup::chat;
+use crate::setup::chat_stream;
+use crate::setup::on_every_setup;
+
+on_every_setup! {
+    both_halves_get_the_same_room
+    a_stream_begins_when_the_decode_worker_does
+    a_prefill_worker_that_dies_is_replaced_with_both_halves_anew
+    a_decode_worker_that_dies_is_replaced_with_both_halves_anew
+    a_client_that_leaves_ends_both_halves
+    log_probabilities_of_the_prompt_come_from_both
+}
+
+/// A gateway in front of pairs, of which every prefill worker has the port 9000.
+#[track_caller]
+fn start(setup: Setup, prefill: &[&Worker], decode: &[&Worker]) -> Gateway {
+    launch(setup, prefill, decode, &[])
+}
+
+#[track_caller]
+fn launch(setup: Setup, prefill: &[&Worker], decode: &[&Worker], flags: &[(&str, &str)]) -> Gateway {
+    let mut launch = setup.launch().switch("--pd-disaggregation");
+    for worker in prefill {
+        launch = launch.flag("--prefill", worker.url()).switch("9000");
+    }
+    for worker in decode {
+        launch = launch.flag("--decode", worker.url());
+    }
+    for (name, value) in flags {
+        launch = launch.flag(name, value);
+    }
+    let gateway = launch.start_listening();
+    gateway.wait_healthy(prefill.len() + decode.len());
+    gateway
+}
+
+fn body(exchange: &Exchange) -> Value {
+    serde_json::from_slice(&exchange.request.body).expect("JSON")
+}
+
+/// The next request for any of these workers.
+fn next_of<'a>(workers: &[&'a Worker]) -> (Exchange, &'a Worker) {
+    wait::some("a request", || {
+        workers.iter().find_map(|&worker| worker.exchange_now().map(|exchange| (exchange, worker)))
+    })
+}
+
+/// How often requests to a worker ended so.
+fn outcomes(gateway: &Gateway, worker: &Worker, outcome: &str) -> f64 {
+    let labels = [format!("worker=\"{}\"", worker.url()), format!("outcome=\"{outcome}\"")];
+    gateway.metrics().sum("smg_worker_cb_outcomes_total", &[&labels[0], &labels[1]])
+}
+
+fn both_halves_get_the_same_room(setup: Setup) {
+    let (prefill, decode) = (Worker::manual(), Worker::manual());
+    let gateway = start(setup, &[&prefill], &[&decode]);
+    let mut client = gateway.client();
+    let mut rooms = Vec::new();
+    for text in ["short".to_owned(), "long ".repeat(20_000)] {
+        let sent = chat(&text);
+        client.send(&sent.bytes());
+        let (p, d) = (prefill.exchange(), decode.exchange());
+        assert_eq!(p.request.body, d.request.body);
+        assert_eq!(p.request.headers.get("x-request-id"), d.request.headers.get("x-request-id"));
+        let Value::Object(mut members) = body(&p) else { panic!("an object") };
+        assert_eq!(members.remove("bootstrap_host"), Some("127.0.0.1".into()));
+        assert_eq!(members.remove("bootstrap_port"), Some(9000.into()));
+        rooms.push(members.remove("bootstrap_room").and_then(|room| room.as_u64()).expect("a room"));
+        assert_eq!(members["messages"][0]["content"], *text);
+        assert_eq!(members.len(), 2, "nothing else is added");
+        p.answer("{\"prefilled\":1}");
+        d.answer("{\"decoded\":1}");
+        assert_eq!(client.response().text(), "{\"decoded\":1}");
+    }
+    assert_ne!(rooms[0], rooms[1]);
+    gateway.wait_idle();
+    assert_eq!(
+        (prefill.accepted(), decode.accepted()),
+        (1, 1),
+        "connections are kept: {:?}",
+        gateway.workers()
+    );
+    assert_eq!((outcomes(&gateway, &prefill, "success"), outcomes(&gateway, &decode, "success")), (2.0, 2.0));
+}
+
+fn a_stream_begins_when_the_decode_worker_does(setup: Setup) {
+    let (prefill, decode) = (Worker::manual(), Worker::manual());
+    let gateway = start(setup, &[&prefill], &[&decode]);
+    let mut client = gateway.client();
+    client.send(&chat_stream("hello").bytes());
+    let (mut p, mut d) = (prefill.exchange(), decode.exchange());
+    // The prefill worker has begun its answer and not ended it.
+    p.open_stream();
+    d.open_stream();
+    d.event("1");
+    assert_eq!(client.head().0, 200);
+    assert_eq!(client.event().as_deref(), Some("data: 1"));
+    p.event("prefilled");
+    p.close_stream();
+    d.event("2");
+    d.close_stream();
+    assert_eq!(client.events(), ["data: 2", "data: [DONE]"]);
+    gateway.wait_idle();
+    wait::until("the prefill worker is done", || outcomes(&gateway, &prefill, "success") == 1.0);
+}
+
+fn a_prefill_worker_that_dies_is_replaced_with_both_halves_anew(setup: Setup) {
+    let (first, second, decode) = (Worker::manual(), Worker::manual(), Worker::manual());
+    let gateway = start(setup, &[&first, &second], &[&decode]);
+    for is_stream in [false, true] {
+        let mut client = gateway.client();
+        let request = if is_stream { chat_stream("hello") } else { chat("hello") };
+        client.send(&request.bytes());
+        let (p, dying) = next_of(&[&first, &second]);
+        let mut d = decode.exchange();
+        let room = body(&p)["bootstrap_room"].clone();
+        if is_stream {
+            // The head alone is no answer yet.
+            d.open_stream();
+        }
+        p.reset();
+        d.wait_closed();
+        let (p, other) = next_of(&[&first, &second]);
+        assert_ne!(dying.url(), other.url(), "whoever failed is not asked again");
+        let mut d = decode.exchange();
+        assert_eq!(body(&p)["bootstrap_room"], body(&d)["bootstrap_room"]);
+        assert_ne!(body(&p)["bootstrap_room"], room, "a room is used once");
+        p.answer("{}");
+        if is_stream {
+            d.open_stream();
+            d.event("1");
+            d.close_stream();
+            assert_eq!(client.head().0, 200);
+            assert_eq!(client.events(), ["data: 1", "data: [DONE]"]);
+        } else {
+            d.answer("{\"decoded\":1}");
+            assert_eq!(client.response().text(), "{\"decoded\":1}");
+        }
+    }
+    gateway.wait_idle();
+    let failed = outcomes(&gateway, &first, "failure") + outcomes(&gateway, &second, "failure");
+    assert_eq!((failed, outcomes(&gateway, &decode, "failure")), (2.0, 0.0));
+    assert_eq!(outcomes(&gateway, &decode, "success"), 2.0);
+}
+
+fn a_decode_worker_that_dies_is_replaced_with_both_halves_anew(setup: Setup) {
+    let (prefill, first, second) = (Worker::manual(), Worker::manual(), Worker::manual());
+    let gateway = start(setup, &[&prefill], &[&first, &second]);
+    let mut client = gateway.client();
+    client.send(&chat("hello").bytes());
+    let p = prefill.exchange();
+    let (d, dying) = next_of(&[&first, &second]);
+    d.reset();
+    p.wait_closed();
+    let p = prefill.exchange();
+    let (d, other) = next_of(&[&first, &second]);
+    assert_ne!(dying.url(), other.url());
+    p.answer("{}");
+    d.answer("{\"decoded\":1}");
+    assert_eq!(client.response().text(), "{\"decoded\":1}");
+    gateway.wait_idle();
+    assert_eq!((outcomes(&gateway, dying, "failure"), outcomes(&gateway, &prefill, "failure")), (1.0, 0.0));
+}
+
+fn a_client_that_leaves_ends_both_halves(setup: Setup) {
+    let (prefill, decode) = (Worker::manual(), Worker::manual());
+    let gateway = start(setup, &[&prefill], &[&decode]);
+    let mut client = gateway.client();
+    client.send(&chat("hello").bytes());
+    let (p, d) = (prefill.exchange(), decode.exchange());
+    drop(client);
+    p.wait_closed();
+    d.wait_closed();
+    gateway.wait_idle();
+    assert_eq!(outcomes(&gateway, &prefill, "failure") + outcomes(&gateway, &decode, "failure"), 0.0);
+}
+
+fn log_probabilities_of_the_prompt_come_from_both(setup: Setup) {
+    let (prefill, decode) = (Worker::manual(), Worker::manual());
+    let gateway = start(setup, &[&prefill], &[&decode]);
+    let mut client = gateway.client();
+    let said = |list: &str| {
+        format!("{{\"text\":\"t\",\"meta_info\":{{\"input_token_logprobs\":{list},\"x\":1e2}}}}")
+    };
+    client.send(&Request::json("/generate", "{\"text\":\"a\",\"return_logprob\":true}").bytes());
+    let (p, d) = (prefill.exchange(), decode.exchange());
+    d.answer(&said("[[3]]"));
+    p.answer(&said("[[1],[2]]"));
+    assert_eq!(client.response().text(), said("[[1],[2],[3]]"));
+    client.send(
+        &Request::json("/generate", "{\"text\":\"a\",\"stream\":true,\"return_logprob\":true}").bytes(),
+    );
+    let (mut p, mut d) = (prefill.exchange(), decode.exchange());
+    d.open_stream();
+    d.event(&said("[]"));
+    p.open_stream();
+    p.event(&said("[[1],[2]]"));
+    p.close_stream();
+    d.event(&said("[[3]]"));
+    d.close_stream();
+    assert_eq!(client.head().0, 200);
+    let data = |list: &str| format!("data: {}", said(list));
+    assert_eq!(client.events(), [data("[[1],[2]]"), data("[[1],[2],[3]]"), "data: [DONE]".to_owned()]);
+    gateway.wait_idle();
+}
+
+/// What both halves are told of their rooms.
+fn rooms_of(client: &mut Client, (prefill, decode): (&Worker, &Worker), request: &Request) -> Value {
+    client.send(&request.bytes());
+    let (p, d) = (prefill.exchange(), decode.exchange());
+    let told = body(&p);
+    assert_eq!(told["bootstrap_room"], body(&d)["bootstrap_room"]);
+    p.answer("{}");
+    d.answer("{}");
+    assert_eq!(client.response().status, 200);
+    told
+}
+
+#[test]
+fn a_batch_has_a_room_for_each() {
+    let (prefill, decode) = (Worker::manual(), Worker::manual());
+    let gateway = start(PLAIN, &[&prefill], &[&decode]);
+    let mut client = gateway.client();
+    for (path, body, rooms) in [
+        (CHAT, "{\"messages\":[],\"n\":3}", Some(3)),
+        (CHAT, "{\"n\":1,\"messages\":[]}", None),
+        ("/v1/completions", "{\"prompt\":[\"a\",\"b\"]}", Some(2)),
+        ("/v1/completions", "{\"prompt\":[1,2,3]}", None),
+        ("/v1/completions", "{\"prompt\":[[1,2],[3]]}", Some(2)),
+        ("/v1/completions", "{\"prompt\":\"a\"}", None),
+        ("/generate", "{\"input_ids\":[[1],[2],[3]]}", Some(3)),
+        ("/generate", "{\"input_ids\":[1,2]}", None),
+        ("/generate", "{\"text\":[\"a\"]}", Some(1)),
+    ] {
+        let told = rooms_of(&mut client, (&prefill, &decode), &Request::json(path, body));
+        match rooms {
+            None => assert!(told["bootstrap_room"].is_u64() && told["bootstrap_host"].is_string(), "{body}"),
+            Some(count) => {
+                let list = |name: &str| told[name].as_array().expect(body).clone();
+                assert_eq!(list("bootstrap_host"), vec![json!("127.0.0.1"); count], "{body}");
+                assert_eq!(list("bootstrap_port"), vec![json!(9000); count], "{body}");
+                let mut rooms = list("bootstrap_room");
+                rooms.dedup();
+                assert_eq!(rooms.len(), count, "{body}");
+            }
+        }
+    }
+}
+
+#[test]
+fn without_a_port_there_is_none() {
+    let (prefill, decode) = (Worker::manual(), Worker::manual());
+    let launch = PLAIN.launch().switch("--pd-disaggregation");
+    let launch = launch.flag("--prefill", prefill.url()).switch("none").flag("--decode", decode.url());
+    let gateway = launch.start_listening();
+    gateway.wait_healthy(2);
+    let told = rooms_of(&mut gateway.client(), (&prefill, &decode), &chat("hello"));
+    assert_eq!(told["bootstrap_port"], Value::Null);
+}
+
+#[test]
+fn what_the_prefill_worker_refuses_is_refused_at_once() {
+    let (prefill, other, decode) = (Worker::manual(), Worker::manual(), Worker::manual());
+    let gateway = start(PLAIN, &[&prefill, &other], &[&decode]);
+    for (status, expect, code) in
+        [("400 Bad Request", 400, "prefill_bad_request"), ("404 Not Found", 404, "prefill_not_found")]
+    {
+        let mut client = gateway.client();
+        client.send(&chat("hello").bytes());
+        let (mut p, _) = next_of(&[&prefill, &other]);
+        let d = decode.exchange();
+        p.send(format!("HTTP/1.1 {status}\r\ncontent-length: 12\r\n\r\nno such luck").as_bytes());
+        let answer = client.response();
+        assert_eq!((answer.status, answer.error_code().as_deref()), (expect, Some(code)));
+        assert!(answer.text().contains("no such luck"), "{}", answer.text());
+        d.wait_closed();
+    }
+    assert_eq!(outcomes(&gateway, &prefill, "failure") + outcomes(&gateway, &other, "failure"), 0.0);
+    assert!(gateway.metrics().sum("smg_worker_retries_total", &[]) == 0.0);
+}
+
+#[test]
+fn what_the_decode_worker_refuses_is_told_as_it_says_it() {
+    let (prefill, decode) = (Worker::manual(), Worker::manual());
+    let gateway = start(PLAIN, &[&prefill], &[&decode]);
+    let mut client = gateway.client();
+    for request in [chat("hello"), Request::json("/generate", "{\"text\":\"a\",\"return_logprob\":true}")] {
+        client.send(&request.bytes());
+        let (p, mut d) = (prefill.exchange(), decode.exchange());
+        d.send(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 5\r\n\r\nwrong");
+        let answer = client.response();
+        assert_eq!((answer.status, answer.text().as_str()), (400, "wrong"));
+        drop(client);
+        p.wait_closed();
+        client = gateway.client();
+        d.close();
+    }
+}
+
+#[test]
+fn an_error_of_the_last_prefill_worker_is_the_answer() {
+    let (prefill, decode) = (Worker::answering(), Worker::manual());
+    let flags = [("--retry-max-retries", "1")];
+    let gateway = launch(PLAIN, &[&prefill], &[&decode], &flags);
+    for (answer, expect) in [
+        ("500 Internal Server Error", (500, "prefill_internal_error")),
+        ("503 Service Unavailable", (503, "prefill_unavailable")),
+        ("504 Gateway Timeout", (500, "prefill_error")),
+    ] {
+        prefill.answer_with(format!("HTTP/1.1 {answer}\r\ncontent-length: 0\r\n\r\n").as_bytes());
+        let answer = gateway.ask(&chat("hello"));
+        assert_eq!((answer.status, answer.error_code().as_deref()), (expect.0, Some(expect.1)));
+    }
+    assert_eq!(outcomes(&gateway, &decode, "failure"), 0.0);
+    prefill.kill();
+    let answer = gateway.ask(&chat("hello"));
+    assert_eq!((answer.status, answer.error_code().as_deref()), (502, Some("prefill_server_error")));
+}
+
+#[test]
+fn who_lets_wait_for_the_first_token_is_the_prefill_worker_until_it_is_done() {
+    let (prefill, decode) = (Worker::manual(), Worker::manual());
+    let flags = [("--first-token-timeout-secs", "0.3"), ("--retry-max-retries", "1")];
+    let gateway = launch(PLAIN, &[&prefill], &[&decode], &flags);
+    let mut client = gateway.client();
+    client.send(&chat_stream("hello").bytes());
+    let (p, d) = (prefill.exchange(), decode.exchange());
+    assert_eq!(client.response().status, 504);
+    p.wait_closed();
+    d.wait_closed();
+    assert_eq!((outcomes(&gateway, &prefill, "failure"), outcomes(&gateway, &decode, "failure")), (1.0, 0.0));
+    let mut client = gateway.client();
+    client.send(&chat_stream("hello").bytes());
+    prefill.exchange().answer("{}");
+    let d = decode.exchange();
+    assert_eq!(client.response().status, 504);
+    d.wait_closed();
+    assert_eq!((outcomes(&gateway, &prefill, "failure"), outcomes(&gateway, &decode, "failure")), (1.0, 1.0));
+}
+
+#[test]
+fn vllm_workers_go_one_after_the_other() {
+    let (prefill, decode) = (Worker::manual(), Worker::manual());
+    let gateway = binary().flag("--policy", "round_robin").start_listening();
+    for (worker, kind, labels) in
+        [(&prefill, "prefill", json!({"kv_connector": "nixl"})), (&decode, "decode", json!({}))]
+    {
+        let body = json!({"url": worker.url(), "worker_type": kind, "labels": labels});
+        assert_eq!(gateway.ask(&Request::json("/workers", body.to_string())).status, 202);
+    }
+    gateway.wait_healthy(2);
+    let mut client = gateway.client();
+    let asked = json!({"model": "mock", "messages": [], "max_tokens": 50, "stream": true});
+    client.send(&Request::json(CHAT, asked.to_string()).bytes());
+    let p = prefill.exchange();
+    let told = body(&p);
+    assert_eq!((&told["max_tokens"], &told["max_completion_tokens"]), (&json!(1), &json!(1)));
+    assert_eq!((&told["stream"], &told["stream_options"]), (&json!(false), &Value::Null));
+    assert_eq!(told["kv_transfer_params"]["do_remote_decode"], true);
+    assert_eq!(told["kv_transfer_params"]["remote_block_ids"], Value::Null);
+    assert!(decode.exchange_now().is_none());
+    p.answer(
+        "{\"choices\":[],\"kv_transfer_params\":{\"remote_engine_id\":\"e\",\"remote_block_ids\":[1,2]}}",
+    );
+    let mut d = decode.exchange();
+    let told = body(&d);
+    assert_eq!((&told["max_tokens"], &told["stream"]), (&json!(50), &json!(true)));
+    let params = json!({"remote_engine_id": "e", "remote_block_ids": [1, 2], "remote_host": "127.0.0.1"});
+    assert_eq!(told["kv_transfer_params"], params);
+    d.open_stream();
+    d.event("1");
+    d.close_stream();
+    assert_eq!(client.head().0, 200);
+    assert_eq!(client.events(), ["data: 1", "data: [DONE]"]);
+    // A failure of the first step is retried before the second begins, and told as its own.
+    client.send(&Request::json(CHAT, asked.to_string()).bytes());
+    prefill.exchange().reset();
+    prefill.exchange().answer("{}");
+    let d = decode.exchange();
+    assert_eq!(body(&d)["kv_transfer_params"], Value::Null);
+    d.answer("{}");
+    assert_eq!(client.response().status, 200);
+    gateway.wait_idle();
+}
+
+#[test]
+fn pairs_and_other_workers_stand_side_by_side() {
+    let (prefill, decode, regular) =
+        (Worker::answering_as("big"), Worker::answering_as("big"), Worker::answering_as("small"));
+    let launch = binary().switch("--pd-disaggregation").flag("--policy", "round_robin");
+    let launch = launch.flag("--prefill", prefill.url()).switch("8998").flag("--decode", decode.url());
+    let gateway = launch.worker(regular.url()).start_listening();
+    gateway.wait_healthy(3);
+    let ask = |path: &str, model: &str| {
+        gateway
+            .ask(&Request::json(path, format!("{{\"model\":\"{model}\",\"messages\":[],\"input\":\"a\"}}")))
+    };
+    assert_eq!(ask(CHAT, "big").json()["worker"], decode.url());
+    assert_eq!(ask(CHAT, "small").json()["worker"], regular.url());
+    assert_eq!(ask("/v1/embeddings", "small").json()["worker"], regular.url());
+    let refused = ask("/v1/embeddings", "big");
+    assert_eq!((refused.status, refused.error_code().as_deref()), (501, Some("not_implemented")));
+    let listed = gateway.get("/workers").json();
+    assert_eq!(listed["stats"], json!({"prefill_count": 1, "decode_count": 1, "regular_count": 1}));
+    let shown = gateway.workers();
+    let of =
+        |worker: &Worker| shown.iter().find(|shown| shown["url"] == worker.url()).expect("listed").clone();
+    assert_eq!(
+        (&of(&prefill)["worker_type"], &of(&prefill)["bootstrap_port"]),
+        (&json!("prefill"), &json!(8998))
+    );
+    assert_eq!((&of(&decode)["worker_type"], of(&decode).get("bootstrap_port")), (&json!("decode"), None));
+    let models = gateway.get("/v1/models").json();
+    assert_eq!(models["data"].as_array().map(Vec::len), Some(2));
+}
+
+#[test]
+fn readiness_takes_a_pair() {
+    let (prefill, decode) = (Worker::answering(), Worker::answering());
+    let gateway = binary().start_listening();
+    let register = |worker: &Worker, kind: &str| {
+        let body = json!({"url": worker.url(), "worker_type": kind}).to_string();
+        assert_eq!(gateway.ask(&Request::json("/workers", body)).status, 202);
+    };
+    register(&prefill, "prefill");
+    gateway.wait_healthy(1);
+    assert_eq!(gateway.get("/readiness").status, 503);
+    let refused = gateway.ask(&chat("hello"));
+    assert_eq!(refused.status, 503);
+    assert!(refused.text().contains("decode workers"), "{}", refused.text());
+    register(&decode, "decode");
+    gateway.wait_healthy(2);
+    wait::until("it is ready", || gateway.get("/readiness").status == 200);
+    assert_eq!(gateway.ask(&chat("hello")).json()["worker"], decode.url());
+}
+
+#[test]
+fn each_role_has_its_policy_and_a_conversation_its_prefill_worker() {
+    let prefill = [Worker::answering(), Worker::answering(), Worker::answering()];
+    let decode = [Worker::answering(), Worker::answering()];
+    let flags = [("--prefill-policy", "cache_aware"), ("--decode-policy", "round_robin")];
+    let gateway = launch(PLAIN, &prefill.each_ref(), &decode.each_ref(), &flags);
+    let prompt = "tell me a long story about a gateway ".repeat(200);
+    for turn in 0..12 {
+        assert_eq!(gateway.ask(&chat(&format!("{prompt} {turn}"))).status, 200);
+    }
+    let mut prefills: Vec<usize> = prefill.iter().map(|worker| worker.received().len()).collect();
+    prefills.sort_unstable();
+    assert_eq!(prefills, [0, 0, 12]);
+    assert_eq!(decode.each_ref().map(|worker| worker.received().len()), [6, 6]);
+}
+
+#[test]
+fn ranks_of_a_pair_are_named_to_both() {
+    let (prefill, decode) = (Worker::manual(), Worker::manual());
+    prefill.set_ranks(2);
+    decode.set_ranks(2);
+    let launch = PLAIN.launch().switch("--dp-aware").switch("--pd-disaggregation");
+    let launch = launch.flag("--prefill", prefill.url()).flag("--decode", decode.url());
+    let gateway = launch.start_listening();
+    gateway.wait_healthy(4);
+    let mut client = gateway.client();
+    client.send(&chat("hello").bytes());
+    let (p, d) = (prefill.exchange(), decode.exchange());
+    let (told_p, told_d) = (body(&p), body(&d));
+    assert!(told_p["data_parallel_rank"].is_u64() && told_d["data_parallel_rank"].is_u64());
+    assert_eq!(told_d["disagg_prefill_dp_rank"], told_p["data_parallel_rank"]);
+    p.answer("{}");
+    d.answer("{}");
+    assert_eq!(client.response().status, 200);
+}
+
+#[test]
+fn flags_and_bodies_that_make_no_pair_are_refused() {
+    for (flags, told) in [
+        (&["--prefill", "http://127.0.0.1:1"][..], "--prefill needs --pd-disaggregation"),
+        (&["--decode-policy", "random"], "--decode-policy needs --pd-disaggregation"),
+        (&["--pd-disaggregation", "--prefill", "9000"], "--prefill begins with a URL"),
+        (&["--pd-disaggregation", "--prefill", "http://127.0.0.1:1", "99999"], "99999 is no port"),
+        (&["--pd-disaggregation", "--prefill-policy", "best"], "--prefill-policy: unknown policy `best`"),
+    ] {
+        let launch = flags.iter().fold(binary(), |launch, flag| launch.switch(flag));
+        let ended = launch.run_to_end();
+        let said = ended.stderr.join("\n");
+        assert!(ended.code != Some(0) && said.contains(told), "{flags:?}: {said}");
+    }
+    let gateway = binary().start_listening();
+    let url = "http://127.0.0.1:1";
+    for (body, param) in [
+        (json!({"url": url, "worker_type": "encode"}), "worker_type"),
+        (json!({"url": url, "worker_type": "decode", "bootstrap_port": 1}), "bootstrap_port"),
+        (json!({"url": url, "worker_type": "prefill", "bootstrap_port": 70000}), "bootstrap_port"),
+        (json!({"url": url, "worker_type": "prefill", "labels": {"kv_connector": "wire"}}), "labels"),
+    ] {
+        let refused = gateway.ask(&Request::json("/workers", body.to_string()));
+        assert_eq!(refused.status, 400, "{body}");
+        assert!(refused.text().contains(param), "{}", refused.text());
+    }
+}
+
+#[test]
+fn a_prefill_answer_without_body_is_whole() {
+    let (prefill, decode) = (Worker::answering(), Worker::answering());
+    prefill.answer_with(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+    decode.answer_with(&json_answer("{\"decoded\":1}"));
+    let gateway = start(PLAIN, &[&prefill], &[&decode]);
+    for _ in 0..5 {
+        assert_eq!(gateway.ask(&chat("hello")).text(), "{\"decoded\":1}");
+    }
+    gateway.wait_idle();
+}
