@@ -195,24 +195,12 @@ fn rules(flags: &LaunchFlags) -> Result<Rules, Failure> {
     let default = rules.policy(name).ok_or_else(|| {
         Failure::usage(format!("unknown policy `{name}`: use {}", Policy::NAMES.join(", ")))
     })?;
-    let half = |flag: &str, name: &Option<String>| {
-        let Some(name) = name else { return Ok(None) };
-        let policy = rules.policy(name).ok_or_else(|| {
-            Failure::usage(format!("{flag}: unknown policy `{name}`: use {}", Policy::NAMES.join(", ")))
-        })?;
-        Ok(Some(policy))
-    };
-    let rules = Rules {
-        prefill: half("--prefill-policy", &flags.pairs.prefill_policy)?,
-        decode: half("--decode-policy", &flags.pairs.decode_policy)?,
-        ..rules
-    };
+    let [prefill, decode] = pairs::policies(&flags.pairs, &rules)?;
+    let rules = Rules { prefill, decode, ..rules };
     match default {
         // Where models come and go, so do workers.
         Policy::PowerOfTwo
-            if flags.workers.worker_urls.len() < 2
-                && !routing.enable_igw
-                && !flags.pairs.pd_disaggregation =>
+            if flags.workers.worker_urls.len() < 2 && !routing.enable_igw && !flags.pairs.are_wanted() =>
         {
             Err(Failure::usage("--policy power_of_two needs at least 2 workers in --worker-urls"))
         }

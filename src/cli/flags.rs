@@ -126,6 +126,9 @@ pub(crate) struct PairFlags {
     /// A decode worker's URL; may be given several times
     #[arg(long, num_args = 1.., value_name = "URL")]
     pub(crate) decode: Vec<String>,
+    /// The same as --pd-disaggregation with the policy random for both roles, as SGLang's mini load balancer
+    #[arg(long)]
+    pub(crate) mini_lb: bool,
     /// Policy of prefill workers that name none [default: that of --policy]
     #[arg(long, value_name = "POLICY")]
     pub(crate) prefill_policy: Option<String>,

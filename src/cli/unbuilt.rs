@@ -12,7 +12,6 @@ const UNBUILT: &[&str] = &[
     "--mesh-peer-urls",
     "--mesh-port",
     "--mesh-server-name",
-    "--mini-lb",
     "--model-path",
     "--oracle-connect-descriptor",
     "--oracle-dsn",

@@ -1,10 +1,13 @@
 //! Prefill and decode workers: both halves of a request find each other, begin together and end together.
 
+use std::time::Duration;
+
 use serde_json::Value;
 use serde_json::json;
 use testkit::client::Client;
 use testkit::client::Request;
 use testkit::gateway::Gateway;
+use testkit::pairs::Plan;
 use testkit::wait;
 use testkit::worker::Exchange;
 use testkit::worker::Worker;
@@ -395,6 +398,41 @@ fn vllm_workers_go_one_after_the_other() {
 }
 
 #[test]
+fn mooncake_workers_are_told_of_each_other_at_once() {
+    let (prefill, decode) = (Worker::manual(), Worker::manual());
+    let gateway = binary().start_listening();
+    let labels = json!({"kv_connector": "mooncake", "kv_engine_id": "engine \"7\""});
+    for (worker, kind, labels) in [(&prefill, "prefill", labels), (&decode, "decode", json!({}))] {
+        let body = json!({"url": worker.url(), "worker_type": kind, "labels": labels});
+        assert_eq!(gateway.ask(&Request::json("/workers", body.to_string())).status, 202);
+    }
+    gateway.wait_healthy(2);
+    let mut client = gateway.client();
+    client.send(&chat_stream("hello").bytes());
+    let (p, mut d) = (prefill.exchange(), decode.exchange());
+    let (asked, told) = (body(&p), body(&d));
+    assert_eq!((&asked["max_tokens"], &asked["stream"]), (&json!(1), &json!(false)));
+    let transfer = asked["kv_transfer_params"]["transfer_id"].as_str().expect("an id");
+    let params = json!({"do_remote_decode": true, "do_remote_prefill": false, "transfer_id": transfer});
+    assert_eq!(asked["kv_transfer_params"], params);
+    let params = json!({
+        "do_remote_decode": false,
+        "do_remote_prefill": true,
+        "transfer_id": transfer,
+        "remote_engine_id": "engine \"7\"",
+        "remote_bootstrap_addr": "http://127.0.0.1:8998"
+    });
+    assert_eq!((&told["kv_transfer_params"], &told["stream"]), (&params, &json!(true)));
+    d.open_stream();
+    d.event("1");
+    d.close_stream();
+    p.answer("{}");
+    assert_eq!(client.head().0, 200);
+    assert_eq!(client.events(), ["1", "[DONE]"]);
+    gateway.wait_idle();
+}
+
+#[test]
 fn pairs_and_other_workers_stand_side_by_side() {
     let (prefill, decode, regular) =
         (Worker::answering_as("big"), Worker::answering_as("big"), Worker::answering_as("small"));
@@ -486,6 +524,7 @@ fn flags_and_bodies_that_make_no_pair_are_refused() {
     for (flags, told) in [
         (&["--prefill", "http://127.0.0.1:1"][..], "--prefill needs --pd-disaggregation"),
         (&["--decode-policy", "random"], "--decode-policy needs --pd-disaggregation"),
+        (&["--mini-lb", "--decode-policy", "random"], "--decode-policy does not go with --mini-lb"),
         (&["--pd-disaggregation", "--prefill", "9000"], "--prefill begins with a URL"),
         (&["--pd-disaggregation", "--prefill", "http://127.0.0.1:1", "99999"], "99999 is no port"),
         (&["--pd-disaggregation", "--prefill-policy", "best"], "--prefill-policy: unknown policy `best`"),
@@ -502,6 +541,10 @@ fn flags_and_bodies_that_make_no_pair_are_refused() {
         (json!({"url": url, "worker_type": "decode", "bootstrap_port": 1}), "bootstrap_port"),
         (json!({"url": url, "worker_type": "prefill", "bootstrap_port": 70000}), "bootstrap_port"),
         (json!({"url": url, "worker_type": "prefill", "labels": {"kv_connector": "wire"}}), "labels"),
+        (
+            json!({"url": url, "worker_type": "prefill", "labels": {"kv_connector": "mooncake"}}),
+            "kv_engine_id",
+        ),
     ] {
         let refused = gateway.ask(&Request::json("/workers", body.to_string()));
         assert_eq!(refused.status, 400, "{body}");
@@ -519,4 +562,32 @@ fn a_prefill_answer_without_body_is_whole() {
         assert_eq!(gateway.ask(&chat("hello")).text(), "{\"decoded\":1}");
     }
     gateway.wait_idle();
+}
+
+/// Some of what `tools pairs` does at length.
+#[test]
+fn whoever_fails_answers_stay_whole_and_charges_right() {
+    let plan = Plan {
+        program: env!("CARGO_BIN_EXE_ringway").into(),
+        requests: 300,
+        threads: 8,
+        workers: 3,
+        shards: 2,
+        prefill_faults: 100,
+        decode_faults: 0,
+        prefill_time: Duration::from_millis(1),
+        seed: 7,
+    };
+    let none: &[String] = &[];
+    let report = plan.run();
+    assert_eq!(
+        (&*report.wrong, report.prefill.0, report.decode.1),
+        (none, report.prefill.1, 0),
+        "{report:?}"
+    );
+    let report = Plan { prefill_faults: 0, decode_faults: 100, ..plan.clone() }.run();
+    assert_eq!((&*report.wrong, report.decode.0, report.prefill.1), (none, report.decode.1, 0), "{report:?}");
+    let report = Plan { decode_faults: 100, ..plan }.run();
+    assert_eq!(&*report.wrong, none, "{report:?}");
+    assert!(report.prefill.1 <= report.prefill.0 && report.decode.1 <= report.decode.0, "{report:?}");
 }

@@ -1,8 +1,9 @@
-//! Tools of the repository: `tidy` checks its rules; `chaos`, `faults`, `startup` and `upgrade` try the release binary; `collector` takes its spans.
+//! Tools of the repository: `tidy` checks its rules; `chaos`, `faults`, `pairs`, `startup` and `upgrade` try the release binary; `collector` takes its spans.
 
 mod chaos;
 mod collector;
 mod faults;
+mod pairs;
 mod startup;
 mod tidy;
 mod upgrade;
@@ -26,6 +27,7 @@ enum Tool {
     Chaos(chaos::Args),
     Collector(collector::Args),
     Faults(faults::Args),
+    Pairs(pairs::Args),
     Startup(startup::Args),
     Upgrade(upgrade::Args),
 }
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
         Tool::Chaos(args) => chaos::run(&args),
         Tool::Collector(args) => collector::run(&args),
         Tool::Faults(args) => faults::run(&args),
+        Tool::Pairs(args) => pairs::run(&args),
         Tool::Startup(args) => startup::run(&args),
         Tool::Upgrade(args) => upgrade::run(&args),
     };

@@ -20,6 +20,7 @@ pub mod http;
 pub mod http2;
 pub mod issuer;
 pub mod metrics;
+pub mod pairs;
 pub mod place;
 pub mod tls;
 pub mod wait;
