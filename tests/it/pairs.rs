@@ -7,6 +7,7 @@ use serde_json::json;
 use testkit::client::Client;
 use testkit::client::Request;
 use testkit::gateway::Gateway;
+use testkit::gateway::Launch;
 use testkit::pairs::Plan;
 use testkit::wait;
 use testkit::worker::Exchange;
@@ -461,6 +462,36 @@ fn pairs_and_other_workers_stand_side_by_side() {
     assert_eq!((&of(&decode)["worker_type"], of(&decode).get("bootstrap_port")), (&json!("decode"), None));
     let models = gateway.get("/v1/models").json();
     assert_eq!(models["data"].as_array().map(Vec::len), Some(2));
+}
+
+#[test]
+fn the_commands_of_sglangs_guide_work() {
+    let prefill = [Worker::answering(), Worker::answering()];
+    let decode = [Worker::answering(), Worker::answering()];
+    let with_workers = |launch: Launch| {
+        let launch = launch.switch("--pd-disaggregation");
+        let launch =
+            launch.flag("--prefill", prefill[0].url()).switch("9001").flag("--prefill", prefill[1].url());
+        launch.flag("--decode", decode[0].url()).flag("--decode", decode[1].url())
+    };
+    let policies = |launch: Launch| launch.flag("--policy", "cache_aware");
+    for launch in [
+        policies(with_workers(binary()))
+            .flag("--prefill-policy", "cache_aware")
+            .flag("--decode-policy", "power_of_two"),
+        policies(with_workers(binary())),
+        with_workers(binary().switch("--mini-lb")),
+    ] {
+        let gateway = launch.start_listening();
+        gateway.wait_healthy(4);
+        for n in 0..4 {
+            let answer = gateway.ask(&chat(&format!("hello {n}"))).json()["worker"].clone();
+            assert!(decode.iter().any(|worker| answer == worker.url()), "{answer}");
+        }
+        assert_eq!(gateway.get("/workers").json()["stats"]["prefill_count"], 2);
+    }
+    let asked = prefill.iter().flat_map(Worker::received);
+    assert_eq!(asked.filter(|request| request.line.starts_with("POST")).count(), 12);
 }
 
 #[test]
