@@ -323,12 +323,11 @@ async fn exchange(
     let status = (head.status, retry::retry_after(&head));
     match read {
         // What an error says is not worth a failure of its own.
-        Err(()) if head.status < 400 => return Err(failed(UpstreamFailure::Body)),
         read if head.status >= 400 => {
             let said = read.map(|(said, _)| said).unwrap_or_default();
-            return Err(Setback::of_prefill(&shard, &mut leg.borrow_mut(), status, &said));
+            Err(Setback::of_prefill(&shard, &mut leg.borrow_mut(), status, &said))
         }
-        Err(()) => unreachable!("one of the two above"),
+        Err(()) => Err(failed(UpstreamFailure::Body)),
         Ok((said, is_exact)) => {
             let mut leg = leg.borrow_mut();
             leg.judge(&shard, retry::outcome_of(head.status));
