@@ -1,6 +1,7 @@
 //! What the command line means: validated once, lowered to what each part of the process needs.
 
 mod admission;
+mod discovery;
 mod edge;
 mod pairs;
 mod reliability;
@@ -33,6 +34,7 @@ use shard::rt::driver::IoDriver;
 
 use crate::Failure;
 use crate::cli::LaunchFlags;
+pub(crate) use crate::config::discovery::PodsConfig;
 use crate::config::security::SecurityConfig;
 use crate::control::HealthConfig;
 use crate::control::PairWorker;
@@ -93,6 +95,8 @@ pub(crate) struct FleetConfig {
     pub(crate) bucket_adjust_interval: Duration,
     pub(crate) worker_urls: Vec<String>,
     pub(crate) pair_workers: Vec<PairWorker>,
+    /// Pods that are workers, if any are looked for.
+    pub(crate) pods: Option<PodsConfig>,
     pub(crate) dp_aware: bool,
     pub(crate) health: HealthConfig,
     pub(crate) startup_timeout: Duration,
@@ -200,7 +204,10 @@ fn rules(flags: &LaunchFlags) -> Result<Rules, Failure> {
     match default {
         // Where models come and go, so do workers.
         Policy::PowerOfTwo
-            if flags.workers.worker_urls.len() < 2 && !routing.enable_igw && !flags.pairs.are_wanted() =>
+            if flags.workers.worker_urls.len() < 2
+                && !routing.enable_igw
+                && !flags.pairs.are_wanted()
+                && !flags.discovery.service_discovery =>
         {
             Err(Failure::usage("--policy power_of_two needs at least 2 workers in --worker-urls"))
         }
@@ -343,6 +350,7 @@ fn fleet_config(flags: &LaunchFlags, rules: Rules) -> Result<FleetConfig, Failur
         )?,
         worker_urls: workers.worker_urls.clone(),
         pair_workers: pairs::workers(&flags.pairs)?,
+        pods: discovery::pods(&flags.discovery, &flags.pairs)?,
         dp_aware: workers.dp_aware,
         health: HealthConfig {
             failure_threshold: health.health_failure_threshold,

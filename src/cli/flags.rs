@@ -1,6 +1,7 @@
 //! Every flag that works, in groups, each with its default.
 
 mod admission;
+mod discovery;
 mod edge;
 mod life;
 mod reliability;
@@ -13,6 +14,7 @@ use clap::Args;
 use fleet::rules::CacheAware;
 use policy::Policy;
 
+pub(crate) use self::discovery::DiscoveryFlags;
 pub(crate) use self::edge::ClientFlags;
 pub(crate) use self::edge::TlsFlags;
 pub(crate) use self::life::LifeFlags;
@@ -37,6 +39,8 @@ pub(crate) struct LaunchFlags {
     pub(crate) workers: WorkerFlags,
     #[command(flatten)]
     pub(crate) pairs: PairFlags,
+    #[command(flatten)]
+    pub(crate) discovery: DiscoveryFlags,
     #[command(flatten)]
     pub(crate) routing: RoutingFlags,
     #[command(flatten)]

@@ -3,7 +3,6 @@
 /// Flags of SGLang's router (both front ends) that are known and not built.
 const UNBUILT: &[&str] = &[
     "--chat-template",
-    "--decode-selector",
     "--enable-mesh",
     "--enable-wasm",
     "--history-backend",
@@ -26,7 +25,6 @@ const UNBUILT: &[&str] = &[
     "--postgres-db-url",
     "--postgres-pool-max",
     "--postgres-pool-max-size",
-    "--prefill-selector",
     "--priority-scheduler-tenant-metric-top-n",
     "--reasoning-parser",
     "--redis-pool-max",
@@ -35,10 +33,6 @@ const UNBUILT: &[&str] = &[
     "--redis-url",
     "--router-selector",
     "--runtime",
-    "--selector",
-    "--service-discovery",
-    "--service-discovery-namespace",
-    "--service-discovery-port",
     "--tokenizer-cache-enable-l0",
     "--tokenizer-cache-enable-l1",
     "--tokenizer-cache-l0-max-entries",

@@ -1,9 +1,10 @@
-//! Tools of the repository: `tidy` checks its rules; `chaos`, `faults`, `pairs`, `startup` and `upgrade` try the release binary; `collector` takes its spans.
+//! Tools of the repository: `tidy` checks its rules; `chaos`, `faults`, `pairs`, `pods`, `startup` and `upgrade` try the release binary; `collector` takes its spans.
 
 mod chaos;
 mod collector;
 mod faults;
 mod pairs;
+mod pods;
 mod startup;
 mod tidy;
 mod upgrade;
@@ -28,6 +29,7 @@ enum Tool {
     Collector(collector::Args),
     Faults(faults::Args),
     Pairs(pairs::Args),
+    Pods(pods::Args),
     Startup(startup::Args),
     Upgrade(upgrade::Args),
 }
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
         Tool::Collector(args) => collector::run(&args),
         Tool::Faults(args) => faults::run(&args),
         Tool::Pairs(args) => pairs::run(&args),
+        Tool::Pods(args) => pods::run(&args),
         Tool::Startup(args) => startup::run(&args),
         Tool::Upgrade(args) => upgrade::run(&args),
     };
