@@ -1,6 +1,7 @@
 //! Every flag that works, in groups, each with its default.
 
 mod admission;
+mod batches;
 mod edge;
 mod life;
 mod reliability;
@@ -13,6 +14,7 @@ use clap::Args;
 use fleet::rules::CacheAware;
 use policy::Policy;
 
+pub(crate) use self::batches::BatchFlags;
 pub(crate) use self::edge::ClientFlags;
 pub(crate) use self::edge::TlsFlags;
 pub(crate) use self::life::LifeFlags;
@@ -61,6 +63,8 @@ pub(crate) struct LaunchFlags {
     pub(crate) metrics: MetricFlags,
     #[command(flatten)]
     pub(crate) traces: TraceFlags,
+    #[command(flatten)]
+    pub(crate) batches: BatchFlags,
     #[command(flatten)]
     pub(crate) life: LifeFlags,
 }
