@@ -24,6 +24,7 @@ use clap::error::ErrorKind;
 
 use crate::EXIT_USAGE;
 pub(crate) use crate::cli::flags::AdmissionFlags;
+pub(crate) use crate::cli::flags::BatchFlags;
 pub(crate) use crate::cli::flags::BreakerFlags;
 pub(crate) use crate::cli::flags::ClientFlags;
 pub(crate) use crate::cli::flags::DemoFlags;

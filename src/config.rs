@@ -1,6 +1,7 @@
 //! What the command line means: validated once, lowered to what each part of the process needs.
 
 mod admission;
+pub(crate) mod batches;
 mod discovery;
 mod edge;
 mod pairs;
@@ -34,6 +35,7 @@ use shard::rt::driver::IoDriver;
 
 use crate::Failure;
 use crate::cli::LaunchFlags;
+use crate::config::batches::BatchConfig;
 pub(crate) use crate::config::discovery::PodsConfig;
 use crate::config::security::SecurityConfig;
 use crate::control::HealthConfig;
@@ -78,6 +80,8 @@ pub(crate) struct Config {
     /// How requests are admitted; none when all are at once.
     pub(crate) admission: Option<fleet::admission::GateRules>,
     pub(crate) logs: LogConfig,
+    /// Where files and batches are kept, if there are any.
+    pub(crate) batches: Option<BatchConfig>,
     pub(crate) retry_budget_percent: u32,
     /// `host:port` of who collects spans, if requests are traced.
     pub(crate) collector: Option<String>,
@@ -130,7 +134,8 @@ pub(crate) fn lower(flags: &LaunchFlags) -> Result<Config, Failure> {
         return Err(Failure::usage(format!("--backend {} is not supported yet", flags.workers.backend)));
     }
     let rules = rules(flags)?;
-    let security = security::lower(&flags.security)?;
+    let batches = batches::lower(&flags.batches, &flags.clients)?;
+    let security = security::lower(&flags.security, batches.is_some())?;
     let tls = edge::tls(&flags.tls)?;
     let driver: IoDriver = flags.listen.io_driver.parse().map_err(Failure::usage)?;
     Ok(Config {
@@ -150,6 +155,7 @@ pub(crate) fn lower(flags: &LaunchFlags) -> Result<Config, Failure> {
             is_json: flags.logs.log_json,
             dir: flags.logs.log_dir.clone(),
         },
+        batches,
         retry_budget_percent: flags.retries.retry_budget_percent,
         collector: traces::collector(&flags.traces)?,
         metrics: SocketAddr::new(

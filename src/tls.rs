@@ -277,6 +277,70 @@ pub(crate) fn client(authorities: &[PathBuf], identity: Option<(&Path, &Path)>) 
     Ok(Client { config: Arc::new(config), authorities })
 }
 
+/// Whom the gateway takes for itself: whoever shows its own certificate of this moment, whatever name and authority that
+/// has.
+#[derive(Debug)]
+struct Myself {
+    identity: Arc<Identity>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Myself {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        match self.identity.current.load().cert.first() {
+            Some(own) if own == end_entity => Ok(ServerCertVerified::assertion()),
+            _ => Err(CertificateError::UnknownIssuer.into()),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, cert, dss, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, cert, dss, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// TLS of a client of the gateway's own listener, in HTTP/1.1.
+///
+/// # Errors
+/// When rustls refuses it.
+pub(crate) fn client_of(server: &Server) -> Result<ClientConfig, TlsError> {
+    let myself = Myself { identity: Arc::clone(&server.identity), provider: provider() };
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(TlsError::Refused)?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(myself))
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
+}
+
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }

@@ -33,7 +33,7 @@ use crate::state::Shard;
 use crate::stop::Stop;
 
 /// Names the class of a request.
-const PRIORITY_HEADER: &str = "x-smg-priority";
+pub(crate) const PRIORITY_HEADER: &str = "x-smg-priority";
 /// Bytes that a token of text is taken for.
 const BYTES_PER_TOKEN: usize = 4;
 /// Tokens that an answer is taken for whose length nothing bounds.

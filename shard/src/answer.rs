@@ -84,6 +84,7 @@ pub(crate) async fn answer_error(
         ErrorCode::Preempted => &[retry_after, ("x-smg-preempted", "true")],
         ErrorCode::NoWorkers
         | ErrorCode::AdminUnavailable
+        | ErrorCode::BatchesUnavailable
         | ErrorCode::ShuttingDown
         | ErrorCode::QueueFull
         | ErrorCode::QueueTimeout

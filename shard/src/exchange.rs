@@ -15,6 +15,7 @@ use api::error::ErrorCode;
 use bytes::Bytes;
 use fleet::access::Principal;
 use fleet::admin::AdminCall;
+use fleet::batch::UPLOAD_BYTES_MAX;
 use fleet::cell::Phase;
 use wire::RequestHead;
 use wire::Version;
@@ -24,6 +25,8 @@ use crate::answer::Own;
 use crate::answer::answer;
 use crate::answer::answer_error;
 use crate::ask::Outgoing;
+use crate::batches;
+use crate::batches::Asked;
 use crate::client::Client;
 use crate::client::Next;
 use crate::dispatch;
@@ -53,7 +56,7 @@ use crate::stop::Stop;
 use crate::tenants;
 
 /// The method that asks what may be sent.
-const PREFLIGHT: &str = "OPTIONS";
+pub(crate) const PREFLIGHT: &str = "OPTIONS";
 /// Seconds after which a call that control refused for the moment may be made again.
 const ADMIN_RETRY_AFTER_S: &str = "1";
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -131,6 +134,14 @@ async fn serve(shard: &Rc<Shard>, client: &mut Client<'_>, buf: &mut Vec<u8>) ->
         {
             return refuse(shard, client, trace.take(), Stop::Reject(error)).await;
         }
+        if let (Some(Ok(caller)), true) = (&admission, body.is_some() && batches::is_asked(current)) {
+            guard::conceal(&current.config.guard, &mut head);
+            let asked = Asked::of(&head, caller, current);
+            let connection = connection_after(shard, &head);
+            drop(head);
+            let whole = batches::take_body(buf, head_len, body, &mut client.early);
+            return batches::run(shard, client, asked, whole, connection, current).await;
+        }
         if let (Some(body), Some(admission)) = (&body, &admission) {
             let (bytes, end) = match body {
                 Body::Plain(len) => (&buf[head_len..head_len + len], head_len + len),
@@ -182,7 +193,12 @@ fn body_bytes_max(shard: &Shard, trace: &Trace<'_>) -> usize {
         // It is answered without credentials, and its body counts for nothing.
         _ if trace.method == PREFLIGHT => limits::PREFLIGHT_BODY_BYTES_MAX,
         Handler::Relay(_) => shard.config().payload_bytes_max,
-        Handler::Page | Handler::Admin => shard.config().payload_bytes_max.min(limits::ADMIN_BODY_BYTES_MAX),
+        Handler::Service if trace.endpoint == Endpoint::Files && trace.method == "POST" => {
+            shard.config().payload_bytes_max.min(UPLOAD_BYTES_MAX)
+        }
+        Handler::Page | Handler::Admin | Handler::Service => {
+            shard.config().payload_bytes_max.min(limits::ADMIN_BODY_BYTES_MAX)
+        }
     }
 }
 
@@ -219,6 +235,11 @@ async fn handle(
     };
     trace.tenant.clone_from(&caller.tenant);
     match trace.endpoint.handler() {
+        // A call that is asked and let in has gone to its service before.
+        Handler::Service => {
+            let error = ApiError::new(ErrorCode::BatchesUnavailable, "files and batches are not served now");
+            answer_error(shard, client, connection, &error, trace).await
+        }
         Handler::Page => page(shard, client, connection, trace).await,
         Handler::Admin => admin(shard, client, incoming, caller.principal.as_ref(), connection, trace).await,
         Handler::Relay(shape) => {

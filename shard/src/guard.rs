@@ -11,17 +11,20 @@ mod cors;
 mod keys;
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use api::endpoint::Access;
 use api::endpoint::Endpoint;
+use api::endpoint::Handler;
 use api::error::ApiError;
 use api::error::ErrorCode;
 use fleet::access::Principal;
 use fleet::access::Role;
 use fleet::access::TokenError;
+use fleet::batch::BATCH_HEADER;
 use fleet::secret::Secret;
 use wire::RequestHead;
 
@@ -51,6 +54,8 @@ pub struct GuardConfig {
     pub has_admin_door: bool,
     /// Whether calls of the control plane are recorded.
     pub is_audited: bool,
+    /// What the requests of batches show, if there are files and batches (`--enable-batch-api`).
+    pub batch_key: Option<Secret>,
 }
 
 /// The guard of a process, shared by its shards.
@@ -62,6 +67,10 @@ pub struct Guard {
     cors: Cors,
     has_admin_door: bool,
     is_audited: bool,
+    /// What the requests of batches show.
+    batches: Option<KeyTable<()>>,
+    /// Who has a key.
+    tenants: HashSet<Arc<str>>,
 }
 
 /// Who may use the control plane.
@@ -116,6 +125,7 @@ impl Guard {
             role: Role::Admin,
         };
         let gateway_key = config.api_key.as_ref().map(|key| (principal("gateway", "api_key"), key.clone()));
+        let names = config.tenant_keys.iter().map(|(tenant, _)| Arc::clone(tenant)).collect();
         let tenants = config.tenant_keys.into_iter().map(|(tenant, key)| (Some(tenant), key));
         let inference: Vec<_> = config.api_key.map(|key| (None, key)).into_iter().chain(tenants).collect();
         let control = match gateway_key {
@@ -132,6 +142,8 @@ impl Guard {
             cors: Cors::new(&config.cors_origins),
             has_admin_door: config.has_admin_door,
             is_audited: config.is_audited,
+            batches: config.batch_key.map(|key| KeyTable::new([((), key)])),
+            tenants: names,
         }
     }
 
@@ -143,7 +155,7 @@ impl Guard {
             (Door::Main, Access::Inference) | (Door::Admin, Access::Control) => true,
             (Door::Main, Access::Control) => !self.has_admin_door,
             (Door::Admin, Access::Inference) => false,
-        };
+        } && (self.batches.is_some() || endpoint.handler() != Handler::Service);
         if is_served { endpoint } else { Endpoint::Unknown }
     }
 
@@ -180,6 +192,32 @@ impl Guard {
             Some(tenant) => Check::Passed(Caller { tenant: tenant.clone(), principal: None }),
             None => refused(ErrorCode::InvalidApiKey, "the API key is not valid"),
         }
+    }
+
+    /// Who a batch makes a request for, by the header that shows it. Its tenant must still have a key, if anybody needs
+    /// one.
+    fn check_batch(&self, shown: &[u8]) -> Check {
+        let not_allowed = |message| refused(ErrorCode::BatchNotAllowed, message);
+        let shown = std::str::from_utf8(shown).unwrap_or_default();
+        let (key, tenant) = shown.split_once(' ').map_or((shown, None), |(key, tenant)| (key, Some(tenant)));
+        if self.batches.as_ref().is_none_or(|keys| keys.find(key.as_bytes()).is_none()) {
+            return not_allowed("no batch of this gateway made the request");
+        }
+        match tenant.map(|name| (name, self.tenants.get(name))) {
+            None => Check::Passed(Caller::default()),
+            Some((_, Some(tenant))) => {
+                Check::Passed(Caller { tenant: Some(Arc::clone(tenant)), principal: None })
+            }
+            Some((name, None)) if self.inference.is_none() => {
+                Check::Passed(Caller { tenant: Some(name.into()), principal: None })
+            }
+            Some((_, None)) => not_allowed("the tenant of the batch has no key any more"),
+        }
+    }
+
+    /// What a batch shows of itself, where there are batches.
+    fn batch_header<'a>(&self, head: &RequestHead<'a>) -> Option<&'a [u8]> {
+        self.batches.as_ref().and_then(|_| head.header(BATCH_HEADER))
     }
 
     fn check_control(&self, authorization: Authorization<'_>) -> Check {
@@ -236,7 +274,12 @@ pub(crate) async fn admit(
     if access == Access::Public || head.method == "OPTIONS" {
         return Ok(Caller::default());
     }
-    let check = match guard.check(access, Authorization::of(head)) {
+    let batch = guard.batch_header(head).filter(|_| access == Access::Inference);
+    let check = match batch {
+        Some(shown) => guard.check_batch(shown),
+        None => guard.check(access, Authorization::of(head)),
+    };
+    let check = match check {
         Check::Signed(token) => verify(shard, client, token).await?,
         done => done,
     };
@@ -278,6 +321,9 @@ fn unavailable() -> ApiError {
 pub(crate) fn conceal(guard: &Guard, head: &mut RequestHead<'_>) {
     if guard.inference.is_some() {
         head.headers.retain(|header| !header.is("authorization"));
+    }
+    if guard.batches.is_some() {
+        head.headers.retain(|header| !header.is(BATCH_HEADER));
     }
 }
 

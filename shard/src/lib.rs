@@ -16,6 +16,7 @@ mod accept;
 mod admit;
 mod answer;
 mod ask;
+mod batches;
 mod client;
 mod clock;
 mod conn;
@@ -61,6 +62,7 @@ use crossbeam_channel::Sender;
 use fleet::access::TokenRoad;
 use fleet::admin::AdminCall;
 use fleet::admission::Gate;
+use fleet::batch::BatchRoad;
 use fleet::breaker::BreakerRules;
 use fleet::budget::RetryBudget;
 use fleet::cell::Lifecycle;
@@ -160,6 +162,8 @@ pub struct Shared {
     pub admin: Sender<AdminCall>,
     /// To whoever verifies signed tokens, if they are accepted.
     pub tokens: Option<TokenRoad>,
+    /// To the service of files and batches, where it is on.
+    pub batches: Option<BatchRoad>,
     /// How many requests are in flight at a time, and who waits; none for no limit.
     pub gate: Option<Arc<Gate>>,
     /// What tenants have had.

@@ -122,6 +122,9 @@ pub(crate) const HTTP2_PENDING_RESETS_MAX: usize = 32;
 /// Streams of one connection that may be reset for a client's errors: more is a flood (CVE-2025-8671).
 pub(crate) const HTTP2_STREAM_ERRORS_MAX: usize = 256;
 
+/// Pause before a piece of a file is asked for again when its service has no room.
+pub(crate) const PIECE_PAUSE: Duration = Duration::from_millis(10);
+
 /// Time a request body has before its rate counts.
 pub(crate) const BODY_RATE_GRACE: Duration = Duration::from_secs(5);
 

@@ -1,4 +1,4 @@
-//! The shard's doors to other threads: reports to control, admin calls and tokens with their answers.
+//! The shard's doors to other threads: reports to control, admin calls, tokens and calls of batches with their answers.
 
 use std::cell::Cell;
 use std::cell::RefCell;
@@ -11,15 +11,16 @@ use fleet::access::TokenError;
 use fleet::access::TokenRoad;
 use fleet::admin::AdminCall;
 use fleet::admin::AdminReply;
+use fleet::batch::BatchRoad;
 use fleet::report::REPORTS_PER_BATCH_MAX;
 use fleet::report::Report;
 use fleet::secret::Secret;
-use fleet::span::SpanRoad;
 use fleet::stats::ShardStats;
 use futures_channel::oneshot;
 use otlp::SpanContext;
 use wire::RequestHead;
 
+use crate::Shared;
 use crate::limits;
 use crate::spans::Spans;
 use crate::state::Shard;
@@ -28,6 +29,8 @@ pub(crate) struct Ports {
     reports: Sender<Vec<Report>>,
     admin: Sender<AdminCall>,
     tokens: Option<TokenRoad>,
+    /// To the service of files and batches, where it is on.
+    pub(crate) batches: Option<BatchRoad>,
     pub(crate) spans: Option<Spans>,
     batch: RefCell<Vec<Report>>,
     /// When the last batch left.
@@ -37,17 +40,13 @@ pub(crate) struct Ports {
 }
 
 impl Ports {
-    pub(crate) fn new(
-        reports: Sender<Vec<Report>>,
-        admin: Sender<AdminCall>,
-        tokens: Option<TokenRoad>,
-        spans: Option<SpanRoad>,
-    ) -> Self {
+    pub(crate) fn new(shared: &Shared) -> Self {
         Self {
-            reports,
-            admin,
-            tokens,
-            spans: spans.map(Spans::new),
+            reports: shared.reports.clone(),
+            admin: shared.admin.clone(),
+            tokens: shared.tokens.clone(),
+            batches: shared.batches.clone(),
+            spans: shared.spans.clone().map(Spans::new),
             batch: RefCell::new(Vec::new()),
             flushed: Cell::new(None),
             is_flush_due: Cell::new(false),

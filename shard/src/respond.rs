@@ -45,9 +45,17 @@ pub(crate) enum Method {
 
 /// Appends the answer.
 pub(crate) fn write(answer: &Answer<'_>, out: &mut Vec<u8>) {
+    write_head(answer, answer.body.len() as u64, out);
+    if answer.method == Method::WithBody {
+        out.extend_from_slice(answer.body);
+    }
+}
+
+/// Appends the head of an answer whose body, of so many bytes, is sent by itself.
+pub(crate) fn write_head(answer: &Answer<'_>, body_bytes: u64, out: &mut Vec<u8>) {
     status_line(answer.status, out);
     header("content-type", answer.content_type, out);
-    content_length(answer.body.len() as u64, out);
+    content_length(body_bytes, out);
     header("x-request-id", answer.request_id, out);
     if let Some(code) = answer.error_code {
         header("x-smg-error-code", code, out);
@@ -58,9 +66,6 @@ pub(crate) fn write(answer: &Answer<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(answer.cors);
     connection(answer.connection, out);
     out.extend_from_slice(b"\r\n");
-    if answer.method == Method::WithBody {
-        out.extend_from_slice(answer.body);
-    }
 }
 
 /// The JSON body of an error.

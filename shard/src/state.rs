@@ -97,6 +97,7 @@ impl Shard {
         decisions: Arc<DecisionRing>,
         start: Instant,
     ) -> Self {
+        let ports = Ports::new(&shared);
         let snapshot = Cache::new(shared.snapshot);
         let settings = shared.config.load_full();
         let config = ShardConfig::clone(&settings);
@@ -105,7 +106,7 @@ impl Shard {
             index,
             clock: Clock::new(start),
             slots: Slots::default(),
-            ports: Ports::new(shared.reports, shared.admin, shared.tokens, shared.spans),
+            ports,
             upstreams: RefCell::new(Upstreams::default()),
             scratch: RefCell::new(Scratch {
                 inbound: vec![0; limits::STREAM_READ_BYTES].into_boxed_slice(),

@@ -1,6 +1,7 @@
 //! Every flag that works, in groups, each with its default.
 
 mod admission;
+mod batches;
 mod discovery;
 mod edge;
 mod life;
@@ -14,6 +15,7 @@ use clap::Args;
 use fleet::rules::CacheAware;
 use policy::Policy;
 
+pub(crate) use self::batches::BatchFlags;
 pub(crate) use self::discovery::DiscoveryFlags;
 pub(crate) use self::edge::ClientFlags;
 pub(crate) use self::edge::TlsFlags;
@@ -65,6 +67,8 @@ pub(crate) struct LaunchFlags {
     pub(crate) metrics: MetricFlags,
     #[command(flatten)]
     pub(crate) traces: TraceFlags,
+    #[command(flatten)]
+    pub(crate) batches: BatchFlags,
     #[command(flatten)]
     pub(crate) life: LifeFlags,
 }

@@ -14,6 +14,7 @@ use shard::guard::GuardConfig;
 use crate::Failure;
 use crate::auth::AuthConfig;
 use crate::auth::TokenUrl;
+use crate::batches;
 use crate::cli::SecurityFlags;
 use crate::config::host;
 use crate::config::nonzero_port;
@@ -44,8 +45,8 @@ pub(crate) struct SecurityConfig {
     pub(crate) is_control_closed: bool,
 }
 
-/// Validates the flags.
-pub(crate) fn lower(flags: &SecurityFlags) -> Result<SecurityConfig, Failure> {
+/// Validates the flags. Where there are batches, their requests are let in too.
+pub(crate) fn lower(flags: &SecurityFlags, has_batches: bool) -> Result<SecurityConfig, Failure> {
     let api_key = api_key(flags)?;
     let tenant_keys = tenant_keys(flags)?;
     let control_keys = control_keys(flags)?;
@@ -73,6 +74,7 @@ pub(crate) fn lower(flags: &SecurityFlags) -> Result<SecurityConfig, Failure> {
         cors_origins: origins(&flags.cors_allowed_origins)?,
         has_admin_door: admin.is_some(),
         is_audited,
+        batch_key: has_batches.then(batches::key),
     });
     Ok(SecurityConfig {
         is_control_closed: api_key.is_some() || has_principals || admin.is_some(),

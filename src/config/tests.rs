@@ -53,6 +53,8 @@ fn each_bad_flag_is_one_line_that_names_it() {
         ("--cache-threshold 1.5", "--cache-threshold"),
         ("--balance-rel-threshold 0.5", "--balance-rel-threshold"),
         ("--port 0", "--port"),
+        ("--file-storage-class s3", "--file-storage-class `s3`"),
+        ("--batch-processor far", "--batch-processor `far`"),
         ("--host nowhere.example", "--host"),
         ("--shards 0", "--shards"),
         ("--cpu-affinity 100000", "CPU 100000 cannot be used"),
@@ -177,4 +179,12 @@ fn classes_may_have_other_numbers() {
         assert!(failure.message.contains(words) && failure.message.contains("classes.yaml"), "{failure}");
         assert!(!failure.message.contains('\n'), "{failure}");
     }
+}
+
+#[test]
+fn files_and_batches_are_off_unless_asked_for() {
+    assert_eq!(lowered("--file-storage-path /tmp/x").expect("good flags").batches, None);
+    let batches = lowered("--enable-batch-api --max-connections-per-address 9").expect("good flags").batches;
+    let batches = batches.expect("they are on");
+    assert_eq!((batches.path.to_str(), batches.connections_max), (Some("/tmp/vllm_files"), Some(9)));
 }

@@ -18,6 +18,7 @@ use fleet::access::TokenRoad;
 use fleet::admin::ADMIN_CALLS_QUEUED_MAX;
 use fleet::admin::AdminCall;
 use fleet::admission::Gate;
+use fleet::batch::BatchRoad;
 use fleet::budget::RetryBudget;
 use fleet::cell::Lifecycle;
 use fleet::decision::DecisionRing;
@@ -40,6 +41,8 @@ use tracing::warn;
 
 use crate::Failure;
 use crate::auth::AuthConfig;
+use crate::batches;
+use crate::batches::Surroundings;
 use crate::cli::Launch;
 use crate::config::Config;
 use crate::config::PodsConfig;
@@ -145,6 +148,7 @@ impl Parts {
         // Before anything listens: whoever can connect can be answered.
         let issuer = config.security.tokens.take().map(find_issuer).transpose()?;
         let pods = config.fleet.pods.clone().map(find_cluster).transpose()?;
+        let prepared = config.batches.as_ref().map(batches::prepare).transpose()?;
         let mut succession = config.handover.as_deref().map(Succession::begin).transpose()?;
         let mut before = succession.as_mut().and_then(Succession::before);
         let is_successor = before.is_some();
@@ -169,7 +173,16 @@ impl Parts {
         let Sockets { main: listeners, admin: admin_listener, metrics } = sockets;
         let (tokens, verify) = issuer.map(jwks::serve).unzip();
         let (spans, export) = config.collector.take().map(|collector| trace(collector, start)).unzip();
-        let (shared, inboxes) = roads(&mut config, snapshot, tokens, spans);
+        let (to_batches, service) = prepared.unzip();
+        let (shared, inboxes) = roads(&mut config, snapshot, tokens, spans, to_batches);
+        let service = service.map(|service| {
+            service.into_task(Surroundings {
+                listen,
+                tls: config.tls.server.clone(),
+                settings: Arc::clone(&shared.config),
+                lifecycle: Arc::clone(&shared.lifecycle),
+            })
+        });
         let sources = Sources {
             shards: config.cpus.iter().map(|_| Arc::new(ShardStats::new(&shape))).collect(),
             control: state.stats(),
@@ -183,8 +196,8 @@ impl Parts {
             state,
             inboxes,
             services: Services::new().map_err(no_thread)?,
-            tasks: std::iter::once(scraped).chain(verify).chain(export).collect(),
             pods,
+            tasks: std::iter::once(scraped).chain(verify).chain(export).chain(service).collect(),
             is_successor,
         };
         let data = DataPlane { listeners, admin_listener, decisions };
@@ -199,6 +212,7 @@ fn roads(
     snapshot: Snapshot,
     tokens: Option<TokenRoad>,
     spans: Option<SpanRoad>,
+    batches: Option<BatchRoad>,
 ) -> (Shared, Inboxes) {
     let (reports, reports_inbox) = crossbeam_channel::bounded(BATCHES_QUEUED_MAX);
     let (admin, admin_inbox) = crossbeam_channel::bounded(ADMIN_CALLS_QUEUED_MAX);
@@ -212,6 +226,7 @@ fn roads(
         reports,
         admin,
         tokens,
+        batches,
         gate: config.admission.take().map(|rules| Arc::new(Gate::new(rules))),
         tenants: Arc::default(),
     };

@@ -3,6 +3,7 @@
 mod setup;
 
 mod admission;
+mod batches;
 mod breakers;
 mod chaos;
 mod client_leaves;

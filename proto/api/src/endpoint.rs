@@ -29,6 +29,8 @@ pub enum Handler {
     Page,
     /// The control thread.
     Admin,
+    /// The service of files and batches, where it is on.
+    Service,
 }
 
 /// Whose matter an endpoint is, and so whose credentials open it.
@@ -104,6 +106,18 @@ endpoints! {
     Audio "/v1/audio/*" "POST" Handler::Relay(PromptShape::Opaque), "req-";
     /// Image generation and editing.
     Images "/v1/images/*" "POST" Handler::Relay(PromptShape::Opaque), "req-";
+    /// Files for batches, and what batches wrote.
+    Files "/v1/files" "GET, POST" Handler::Service, "req-";
+    /// One file.
+    File "/v1/files/{id}" "GET, DELETE" Handler::Service, "req-";
+    /// What is in it.
+    FileContent "/v1/files/{id}/content" "GET" Handler::Service, "req-";
+    /// Batches of requests.
+    Batches "/v1/batches" "GET, POST" Handler::Service, "req-";
+    /// One batch.
+    Batch "/v1/batches/{id}" "GET, DELETE" Handler::Service, "req-";
+    /// Ends a batch early.
+    BatchCancel "/v1/batches/{id}/cancel" "POST" Handler::Service, "req-";
     /// The process lives.
     Liveness "/liveness" "GET, HEAD" Handler::Page, "req-";
     /// The process lives, under its usual name.
@@ -165,7 +179,7 @@ impl Endpoint {
     pub fn access(self) -> Access {
         match (self, self.handler()) {
             (Self::GetModelInfo | Self::GetServerInfo, _) | (_, Handler::Page) => Access::Public,
-            (_, Handler::Relay(_)) => Access::Inference,
+            (_, Handler::Relay(_) | Handler::Service) => Access::Inference,
             (_, Handler::Admin) => Access::Control,
         }
     }
@@ -191,6 +205,8 @@ impl Endpoint {
             "/detokenize" => Self::Detokenize,
             "/v1/responses" => Self::Responses,
             "/v1/messages" => Self::Messages,
+            "/v1/files" => Self::Files,
+            "/v1/batches" => Self::Batches,
             "/liveness" => Self::Liveness,
             "/health" => Self::Health,
             "/readiness" => Self::Readiness,
@@ -214,6 +230,18 @@ impl Endpoint {
         let rest_of = |prefix: &str| path.strip_prefix(prefix).filter(|rest| !rest.is_empty());
         if rest_of("/workers/").is_some() {
             Self::Worker
+        } else if let Some(rest) = rest_of("/v1/files/") {
+            match rest.split_once('/') {
+                None => Self::File,
+                Some((id, "content")) if !id.is_empty() => Self::FileContent,
+                Some(_) => Self::Unknown,
+            }
+        } else if let Some(rest) = rest_of("/v1/batches/") {
+            match rest.split_once('/') {
+                None => Self::Batch,
+                Some((id, "cancel")) if !id.is_empty() => Self::BatchCancel,
+                Some(_) => Self::Unknown,
+            }
         } else if rest_of("/v1/audio/").is_some_and(is_plain) {
             Self::Audio
         } else if rest_of("/v1/images/").is_some_and(is_plain) {
@@ -266,6 +294,12 @@ mod tests {
             "/v1/audio/",
             "/V1/models",
             "/v1/images",
+            "/v1/files/",
+            "/v1/files/a/b",
+            "/v1/files//content",
+            "/v1/files/a/content/",
+            "/v1/batches/a/cancel/now",
+            "/v1/batches//cancel",
         ] {
             assert_eq!(Endpoint::resolve(path), Endpoint::Unknown, "{path}");
         }

@@ -45,6 +45,8 @@ codes! {
     InvalidApiKey 401 "invalid_api_key";
     /// No credentials for the control plane, or wrong ones.
     Unauthorized 401 "unauthorized";
+    /// A request of a batch whose tenant may not ask any more, or that no batch of this gateway made.
+    BatchNotAllowed 401 "batch_not_allowed";
     /// Known, and not allowed.
     Forbidden 403 "forbidden";
     /// No such path.
@@ -101,6 +103,8 @@ codes! {
     ShuttingDown 503 "shutting_down";
     /// Control does not answer; routing goes on.
     AdminUnavailable 503 "admin_unavailable";
+    /// The service of files and batches has too much to do.
+    BatchesUnavailable 503 "batches_unavailable";
 }
 
 impl ErrorCode {
@@ -215,6 +219,7 @@ pub fn reason_phrase(status: u16) -> &'static str {
         503 => "Service Unavailable",
         504 => "Gateway Timeout",
         505 => "HTTP Version Not Supported",
+        507 => "Insufficient Storage",
         _ => "Unknown",
     }
 }

@@ -5,6 +5,7 @@
 pub mod access;
 pub mod admin;
 pub mod admission;
+pub mod batch;
 pub mod blocks;
 pub mod board;
 pub mod breaker;

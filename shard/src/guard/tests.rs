@@ -118,3 +118,39 @@ fn a_guard_shows_no_key() {
         assert!(!text.contains("sk-"), "{text}");
     }
 }
+
+#[test]
+fn batches_show_their_own_key_and_a_tenant_that_has_one() {
+    let with_batches = |config| GuardConfig { batch_key: Some("secret".into()), ..config };
+    let check =
+        |config: &GuardConfig, shown: &str| match Guard::new(config.clone()).check_batch(shown.as_bytes()) {
+            Check::Passed(caller) => Ok(caller.tenant.map(|tenant| tenant.to_string())),
+            Check::Signed(_) => Err("signed"),
+            Check::Refused(error, _) => Err(error.code.code()),
+        };
+    const REFUSED: Result<Option<String>, &str> = Err("batch_not_allowed");
+    let blue = || Ok(Some("blue".to_owned()));
+    for (config, shown, expect) in [
+        (GuardConfig::default(), "secret", Ok(None)),
+        (GuardConfig::default(), "secret blue", blue()),
+        (with_tenants(), "secret", Ok(None)),
+        (with_tenants(), "secret blue", blue()),
+        (with_tenants(), "secret red", REFUSED),
+        (with_tenants(), "secret ", REFUSED),
+        (with_tenants(), "other blue", REFUSED),
+        (with_tenants(), "", REFUSED),
+    ] {
+        assert_eq!(check(&with_batches(config), shown), expect, "{shown:?}");
+    }
+    assert_eq!(check(&with_tenants(), "secret blue"), REFUSED, "there are none");
+}
+
+#[test]
+fn files_and_batches_are_paths_only_where_they_are_served() {
+    for path in ["/v1/files", "/v1/files/file-1/content", "/v1/batches", "/v1/batches/batch_1/cancel"] {
+        let config = GuardConfig { batch_key: Some("secret".into()), ..with_key() };
+        assert_ne!(Guard::new(config.clone()).resolve(Door::Main, path), Endpoint::Unknown);
+        assert_eq!(Guard::new(config).resolve(Door::Admin, path), Endpoint::Unknown);
+        assert_eq!(Guard::new(with_key()).resolve(Door::Main, path), Endpoint::Unknown);
+    }
+}

@@ -12,7 +12,7 @@ struct Line {
 
 fn lowered(line: &str) -> Result<SecurityConfig, Failure> {
     let argv = std::iter::once("ringway").chain(line.split_whitespace());
-    lower(&Line::try_parse_from(argv).expect(line).flags)
+    lower(&Line::try_parse_from(argv).expect(line).flags, false)
 }
 
 #[test]
@@ -85,7 +85,7 @@ fn nothing_is_shown_of_what_was_given() {
     let line = "--api-key sk-0 --tenant-api-key blue:sk-1 --control-plane-api-keys a:Ops:admin:sk:2";
     let argv = std::iter::once("ringway").chain(line.split_whitespace());
     let flags = Line::try_parse_from(argv).expect(line);
-    let config = lower(&flags.flags).expect(line);
+    let config = lower(&flags.flags, false).expect(line);
     let text = format!("{flags:?} {config:?}");
     assert!(!text.contains("sk-") && !text.contains("sk:2"), "{text}");
     assert_eq!(config.api_key.as_deref(), Some("sk-0"));
