@@ -237,15 +237,8 @@ impl Service {
                         let job =
                             Job { owner: batch.owner.clone(), cancelled: Rc::default(), is_told: false };
                         let (service, cancelled) = (Rc::clone(self), Rc::clone(&job.cancelled));
-                        let id = batch.id.clone();
-                        jobs.insert(id.clone(), job);
-                        running.spawn_local(async move {
-                            if let Err(trouble) = job::run(&service, &id, &cancelled).await {
-                                warn!(%trouble, id, "a batch cannot go on: trying again");
-                                tokio::time::sleep(limits::STORAGE_PAUSE).await;
-                            }
-                            id
-                        });
+                        jobs.insert(batch.id.clone(), job);
+                        running.spawn_local(service.run_job(batch.id.clone(), cancelled));
                     }
                 }
                 Err(error) => warn!(%error, "the batches that are left cannot be read"),
@@ -258,6 +251,23 @@ impl Service {
                 () = tokio::time::sleep(limits::LOOK_INTERVAL) => {}
             }
         }
+    }
+
+    /// Works a batch off as far as it goes, and returns its id.
+    async fn run_job(self: Rc<Self>, id: String, cancelled: Rc<Notify>) -> String {
+        let job = {
+            let (service, id) = (Rc::clone(&self), id.clone());
+            // In a task of its own, so that whatever becomes of it is heard of.
+            tokio::task::spawn_local(async move { job::run(&service, &id, &cancelled).await })
+        };
+        let why = match job.await {
+            Ok(Ok(())) => return id,
+            Ok(Err(trouble)) => trouble.to_string(),
+            Err(error) => error.to_string(),
+        };
+        warn!(why, id, "a batch cannot go on: trying again");
+        tokio::time::sleep(limits::STORAGE_PAUSE).await;
+        id
     }
 
     /// Removes what a crash has left: files that are not known, and parts of batches that are over.

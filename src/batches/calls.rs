@@ -274,7 +274,7 @@ fn list(mut rows: Vec<Value>, limit: u64) -> Value {
 }
 
 async fn list_files(service: &Service, owner: String, query: &str) -> Result<Value, Refusal> {
-    let page = page(owner.clone(), query, (limits::FILES_PAGE_MAX, limits::FILES_PAGE_MAX))?;
+    let page = page(owner.clone(), query, (limits::FILES_PAGE, limits::FILES_PAGE_MAX))?;
     let purpose = query::parameter(query, "purpose");
     if let Some(after) = &page.after {
         file(service, after.clone(), owner).await?;
@@ -301,6 +301,8 @@ struct Wish {
     endpoint: Option<String>,
     completion_window: Option<String>,
     metadata: Option<BTreeMap<String, String>>,
+    /// Files are kept until they are deleted.
+    output_expires_after: Option<Value>,
 }
 
 impl Wish {
@@ -308,6 +310,12 @@ impl Wish {
         let wish: Self = serde_json::from_slice(body).map_err(|error| {
             Refusal::new(400, "json_parse_error", format!("the body is no such JSON object: {error}"))
         })?;
+        if wish.output_expires_after.is_some() {
+            return Err(Refusal::field(
+                "output_expires_after",
+                "`output_expires_after` is not supported yet",
+            ));
+        }
         for (key, value) in wish.metadata.iter().flatten() {
             if key.len() > limits::METADATA_KEY_BYTES_MAX || value.len() > limits::METADATA_VALUE_BYTES_MAX {
                 let message = format!(
@@ -357,7 +365,7 @@ async fn create(service: &Rc<Service>, request: BatchRequest) -> Result<Batch, R
     let batch = Batch {
         id: new_id("batch_"),
         owner,
-        priority: request.priority.map(Into::into),
+        priority: request.priority.filter(|class| class.len() <= limits::PRIORITY_BYTES_MAX).map(Into::into),
         has_credentials: request.credentials.is_some(),
         endpoint,
         input_file_id: input.id,
@@ -453,6 +461,7 @@ mod tests {
             json!({ "metadata": { "k".repeat(65): "" } }),
             json!({ "metadata": { "k": "v".repeat(513) } }),
             json!({ "metadata": { "k": 1 } }),
+            json!({ "output_expires_after": { "anchor": "created_at", "seconds": 1 } }),
             json!({ "endpoint": 1 }),
             json!([1]),
         ] {

@@ -161,6 +161,9 @@ struct Making<'a> {
 async fn make_all(service: &Rc<Service>, batch: &mut Batch, cancelled: &Notify) -> Result<Made, Trouble> {
     let (folder, ids) = (service.folder.clone(), batch.results.clone());
     let results = blocking(move || Results::open(&folder, &ids)).await?;
+    let told = (batch.counts, Instant::now());
+    // What a process before this one wrote last, it may not have counted.
+    batch.counts = Counts { completed: results.completed, failed: results.failed, ..batch.counts };
     let path = service.folder.file(&batch.input_file_id);
     let input = match blocking(move || lines::open(&path)).await {
         Ok(input) => input,
@@ -168,9 +171,6 @@ async fn make_all(service: &Rc<Service>, batch: &mut Batch, cancelled: &Notify) 
         Err(error) => return Err(error.into()),
     };
     let asker = Rc::new(Asker::of(batch, service.credentials(&batch.id).as_ref()));
-    let told = (batch.counts, Instant::now());
-    // What a process before this one wrote last, it may not have counted.
-    batch.counts = Counts { completed: results.completed, failed: results.failed, ..batch.counts };
     let mut making = Making {
         service,
         batch,

@@ -8,6 +8,8 @@ pub(super) const FILES_MAX: u64 = 20_000;
 pub(super) const FILES_BYTES_MAX: u64 = 64 << 30;
 /// Files in one page of a list, as OpenAI has them.
 pub(super) const FILES_PAGE_MAX: u64 = 10_000;
+/// The same, where no number is asked for.
+pub(super) const FILES_PAGE: u64 = 1000;
 /// Batches in one page of a list, as OpenAI has them.
 pub(super) const BATCHES_PAGE_MAX: u64 = 100;
 /// The same, where no number is asked for.
@@ -78,6 +80,8 @@ pub(super) const PARTS_MAX: usize = 16;
 pub(super) const PART_HEAD_BYTES_MAX: usize = 8 * 1024;
 /// Longest value of a field that is no file.
 pub(super) const FIELD_BYTES_MAX: usize = 1024;
+/// Longest class (`x-smg-priority`) that is remembered.
+pub(super) const PRIORITY_BYTES_MAX: usize = 64;
 /// Pairs of a batch's metadata, and the bytes of their keys and values, as OpenAI has them.
 pub(super) const METADATA_PAIRS_MAX: usize = 16;
 pub(super) const METADATA_KEY_BYTES_MAX: usize = 64;

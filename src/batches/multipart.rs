@@ -119,6 +119,10 @@ fn value(text: &str) -> (String, &str) {
 
 #[cfg(test)]
 mod tests {
+    use rand::RngExt;
+    use rand::SeedableRng;
+    use rand::rngs::SmallRng;
+
     use super::*;
 
     const FORM: &str = "--B\r\nContent-Disposition: form-data; name=\"purpose\"\r\n\r\nbatch\r\n--B\r\n\
@@ -165,6 +169,34 @@ mod tests {
         assert_eq!(parts(format!("{many}--B--").as_bytes(), "B"), Err("it has too many parts"));
         let long = "x".repeat(limits::PART_HEAD_BYTES_MAX);
         assert!(parts(format!("--B\r\na: {long}\r\n\r\n\r\n--B--").as_bytes(), "B").is_err());
+    }
+
+    #[test]
+    fn no_bytes_lead_out_of_the_body() {
+        let mut random = SmallRng::seed_from_u64(7);
+        let pieces = [
+            "--B",
+            "\r\n",
+            "--",
+            "content-disposition: form-data;",
+            " name=\"a\"",
+            ";",
+            "\"",
+            "=",
+            "\\",
+            "x",
+            "é",
+            ":",
+        ];
+        for _ in 0..20_000 {
+            let count = random.random_range(0..24);
+            let form: String = (0..count).map(|_| pieces[random.random_range(0..pieces.len())]).collect();
+            for part in parts(form.as_bytes(), "B").unwrap_or_default() {
+                assert!(form.as_bytes().get(part.content).is_some(), "{form:?}");
+            }
+            let _ = boundary(&form);
+            let _ = boundary(&format!("multipart/form-data; {form}"));
+        }
     }
 
     #[test]

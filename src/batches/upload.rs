@@ -39,6 +39,9 @@ impl Form {
             let is_second = match part.name.as_str() {
                 "purpose" => purpose.replace(part).is_some(),
                 "file" => file.replace(part).is_some(),
+                name if name.starts_with("expires_after") => {
+                    return Err(Refusal::field("expires_after", "`expires_after` is not supported yet"));
+                }
                 _ => false,
             };
             if is_second {
@@ -145,6 +148,10 @@ mod tests {
         assert!(refused(TYPE, &[("name=purpose", "batch")]).contains("'file'"));
         assert!(refused(TYPE, &[("name=purpose", "fun"), FILE]).contains("purpose"));
         assert!(refused(TYPE, &[FILE, FILE]).contains("twice"));
+        assert!(
+            refused(TYPE, &[("name=\"expires_after[anchor]\"", "created_at"), FILE])
+                .contains("expires_after")
+        );
         let long = format!("name=file; filename={}", "x".repeat(limits::FILE_NAME_BYTES_MAX + 1));
         assert!(refused(TYPE, &[(&long, "")]).contains("name"));
     }

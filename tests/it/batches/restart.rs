@@ -1,6 +1,7 @@
 //! A process that ends in the middle of a batch: the next one goes on, and nothing is answered twice.
 
 use serde_json::Value;
+use testkit::client::Request;
 use testkit::gateway::Gateway;
 use testkit::gateway::Signal;
 use testkit::place;
@@ -110,6 +111,34 @@ fn an_upgrade_passes_a_batch_on() {
     assert_eq!(before.wait_exit().code(), Some(0), "{:?}", before.stdout());
     assert!(after.has_logged(&["another process works batches off"]));
     let _ = std::fs::remove_file(socket);
+}
+
+#[test]
+fn of_two_processes_one_works_and_the_other_takes_over() {
+    let [worker, other] = [Worker::manual(), Worker::manual()];
+    let folder = Folder::new();
+    let mut first = folder.launch(PLAIN, &worker).start();
+    let second = folder.launch(PLAIN, &other).start();
+    wait::until("the second waits", || second.has_logged(&["another process works batches off"]));
+    // Made at the one, worked off by the other, seen and cancelled at both.
+    let id = ANYBODY.begin(&second, &input(20), "24h");
+    let done = ANYBODY.wait_for(&second, &id, "completed", &worker, echo);
+    assert_eq!(ANYBODY.batch(&first, &id), done);
+    assert_echoes(&ANYBODY.lines(&second, &done["output_file_id"]), 20);
+    let cancelled = ANYBODY.begin(&second, &input(20), "24h");
+    let under_way = worker.exchange();
+    let cancel = Request::new("POST", &format!("/v1/batches/{cancelled}/cancel"));
+    assert_eq!(second.ask(&cancel).status, 200);
+    under_way.wait_closed();
+    ANYBODY.wait_for(&second, &cancelled, "cancelled", &worker, drop);
+    let id = ANYBODY.begin(&second, &input(COUNT), "24h");
+    answer_some(&second, ANYBODY, &id, &worker, 20);
+    assert!(other.received().is_empty(), "one process works");
+    first.signal(Signal::KILL);
+    first.wait_exit();
+    let done = ANYBODY.wait_for(&second, &id, "completed", &other, echo);
+    assert_echoes(&ANYBODY.lines(&second, &done["output_file_id"]), COUNT);
+    assert!(other.received().len() <= COUNT - 20);
 }
 
 #[test]
