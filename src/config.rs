@@ -41,6 +41,7 @@ use crate::config::security::SecurityConfig;
 use crate::control::HealthConfig;
 use crate::control::PairWorker;
 use crate::control::pace::PaceRules;
+use crate::discovery::dns::NamesConfig;
 use crate::tls::Tls;
 
 /// Upper bounds of duration histograms in seconds, when none are given: the SGLang gateway's.
@@ -101,6 +102,8 @@ pub(crate) struct FleetConfig {
     pub(crate) pair_workers: Vec<PairWorker>,
     /// Pods that are workers, if any are looked for.
     pub(crate) pods: Option<PodsConfig>,
+    /// Names that stand for workers, if any do.
+    pub(crate) names: Option<NamesConfig>,
     pub(crate) dp_aware: bool,
     pub(crate) health: HealthConfig,
     pub(crate) startup_timeout: Duration,
@@ -357,6 +360,7 @@ fn fleet_config(flags: &LaunchFlags, rules: Rules) -> Result<FleetConfig, Failur
         worker_urls: workers.worker_urls.clone(),
         pair_workers: pairs::workers(&flags.pairs)?,
         pods: discovery::pods(&flags.discovery, &flags.pairs)?,
+        names: discovery::names(&flags.discovery)?,
         dp_aware: workers.dp_aware,
         health: HealthConfig {
             failure_threshold: health.health_failure_threshold,

@@ -3,6 +3,7 @@
 //! Each runs on the services thread and sends control whole lists ([`Event::Discovered`]), never changes: what was missed
 //! in between is made up for by the next list, and the last one always arrives.
 
+pub(crate) mod dns;
 pub(crate) mod kubernetes;
 mod limits;
 
@@ -15,6 +16,7 @@ use crate::control::url::WorkerUrl;
 use crate::control::worker::Checks;
 use crate::control::worker::Source;
 use crate::control::worker::WorkerSpec;
+pub(crate) use crate::discovery::limits::NAMES_MAX;
 use crate::services::deliver;
 
 /// Where a source's lists go.

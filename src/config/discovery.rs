@@ -5,6 +5,9 @@ use fleet::snapshot::Role;
 use crate::Failure;
 use crate::cli::DiscoveryFlags;
 use crate::cli::PairFlags;
+use crate::discovery::NAMES_MAX;
+use crate::discovery::dns::Named;
+use crate::discovery::dns::NamesConfig;
 use crate::discovery::kubernetes::Selector;
 
 /// Pods that are workers.
@@ -74,6 +77,24 @@ pub(super) fn pods(flags: &DiscoveryFlags, pairs: &PairFlags) -> Result<Option<P
     Ok(Some(PodsConfig { namespace, port: flags.service_discovery_port, selectors }))
 }
 
+/// The names that stand for workers, if any do.
+pub(super) fn names(flags: &DiscoveryFlags) -> Result<Option<NamesConfig>, Failure> {
+    if flags.worker_dns.is_empty() {
+        return match flags.dns_server {
+            Some(_) => Err(Failure::usage("--dns-server needs --worker-dns")),
+            None => Ok(None),
+        };
+    }
+    if flags.worker_dns.len() > NAMES_MAX {
+        return Err(Failure::usage(format!("--worker-dns: more than {NAMES_MAX} names")));
+    }
+    let named = |text: &String| {
+        Named::parse(text).map_err(|what| Failure::usage(format!("--worker-dns {text:?}: {what}")))
+    };
+    let names = flags.worker_dns.iter().map(named).collect::<Result<_, _>>()?;
+    Ok(Some(NamesConfig { names, server: flags.dns_server }))
+}
+
 /// Labels as the cluster's API takes them: `a=b,c=d`.
 fn labels(flag: &str, words: &[String]) -> Result<String, Failure> {
     let mut labels = Vec::new();
@@ -122,6 +143,8 @@ mod tests {
             service_discovery_namespace: None,
             prefill_selector,
             decode_selector,
+            worker_dns: Vec::new(),
+            dns_server: None,
         }
     }
 

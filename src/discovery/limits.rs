@@ -16,3 +16,14 @@ pub(crate) const READ_TIMEOUT: Duration = Duration::from_secs(WATCH_SECONDS_MAX 
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pods asked for at a time.
 pub(crate) const PAGE_PODS: u32 = 500;
+
+/// Shortest time for which an answer about a name holds, whatever it says: servers are not to be flooded.
+pub(crate) const NAME_LIFETIME_MIN: Duration = Duration::from_secs(1);
+/// Longest such time: changes are seen at some point.
+pub(crate) const NAME_LIFETIME_MAX: Duration = Duration::from_secs(300);
+/// Pause before a name is asked for again that was not found.
+pub(crate) const NAME_PAUSE: Duration = Duration::from_secs(1);
+/// How often in a row a server must say that a name has no records before its workers are taken away.
+pub(crate) const NAME_EMPTY_MIN: u32 = 3;
+/// Names at most.
+pub(crate) const NAMES_MAX: usize = 256;

@@ -55,6 +55,7 @@ use crate::control::event::Event;
 use crate::control::worker::Checks;
 use crate::control::worker::Source;
 use crate::discovery::Herald;
+use crate::discovery::dns;
 use crate::discovery::kubernetes;
 use crate::handover::Inheritance;
 use crate::handover::Succession;
@@ -290,6 +291,10 @@ impl ControlPlane {
         if let Some((cluster, pods)) = self.pods.take() {
             let herald = herald(config, Source::Kubernetes, results.clone());
             self.tasks.push(Box::new(move || Box::pin(kubernetes::run(cluster, pods, herald))));
+        }
+        if let Some(names) = config.fleet.names.clone() {
+            let herald = herald(config, Source::Dns, results.clone());
+            self.tasks.push(Box::new(move || Box::pin(dns::run(names, herald))));
         }
         let Self { state, inboxes, services, tasks, .. } = self;
         let (handle, _thread) =

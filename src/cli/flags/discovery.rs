@@ -24,4 +24,11 @@ pub(crate) struct DiscoveryFlags {
     /// With --pd-disaggregation: labels of the pods that are decode workers
     #[arg(long, num_args = 1.., value_name = "LABEL")]
     pub(crate) decode_selector: Vec<String>,
+    /// Names that stand for workers, asked for again as they age: http://name:port for each of its addresses,
+    /// srv://_service._proto.domain for each target of its service records
+    #[arg(long, num_args = 1.., value_name = "NAME")]
+    pub(crate) worker_dns: Vec<String>,
+    /// The server that is asked for these names [default: those of the system]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) dns_server: Option<std::net::SocketAddr>,
 }
