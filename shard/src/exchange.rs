@@ -1,5 +1,6 @@
 //! One request from its first byte to the end of its answer: which endpoint, and who answers.
 
+use std::borrow::Cow;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -48,6 +49,7 @@ use crate::resume;
 use crate::resume::Sequel;
 use crate::resume::Story;
 use crate::rt::socket::Received;
+use crate::stack;
 use crate::state::Shard;
 use crate::stop::Stop;
 use crate::tenants;
@@ -57,6 +59,7 @@ const PREFLIGHT: &str = "OPTIONS";
 /// Seconds after which a call that control refused for the moment may be made again.
 const ADMIN_RETRY_AFTER_S: &str = "1";
 const TEXT: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
 
 /// Reads one request from the connection and answers it.
 ///
@@ -162,7 +165,11 @@ pub(crate) struct Incoming<'a, 'h> {
 }
 
 fn begin<'a>(shard: &'a Rc<Shard>, door: Door, head: &RequestHead<'_>, started: Instant) -> Trace<'a> {
-    let endpoint = shard.config().guard.resolve(door, head.path());
+    let config = shard.config();
+    let endpoint = match config.stack {
+        None => config.guard.resolve(door, head.path()),
+        Some(_) => Endpoint::resolve_stack(head.path()),
+    };
     let request_id = shard
         .config()
         .request_id_headers
@@ -170,25 +177,34 @@ fn begin<'a>(shard: &'a Rc<Shard>, door: Door, head: &RequestHead<'_>, started: 
         .find_map(|name| head.header(name))
         .filter(|id| !id.is_empty() && id.len() <= limits::REQUEST_ID_BYTES_MAX && id.is_ascii())
         .and_then(|id| std::str::from_utf8(id).ok())
-        .map_or_else(|| shard.new_request_id(endpoint.id_prefix()), str::to_owned);
+        .map_or_else(|| new_request_id(shard, endpoint), str::to_owned);
     let mut trace = Trace::begin(shard, endpoint, METHODS[method_index(head.method)], request_id, started);
     trace.cors = trace.config.guard.cors_block(head);
     trace.span = shard.ports.begin_span(head, || shard.draw());
     trace
 }
 
+fn new_request_id(shard: &Shard, endpoint: Endpoint) -> String {
+    if shard.config().stack.is_some() { shard.new_uuid() } else { shard.new_request_id(endpoint.id_prefix()) }
+}
+
 fn body_bytes_max(shard: &Shard, trace: &Trace<'_>) -> usize {
     match trace.endpoint.handler() {
         // It is answered without credentials, and its body counts for nothing.
-        _ if trace.method == PREFLIGHT => limits::PREFLIGHT_BODY_BYTES_MAX,
+        _ if is_preflight(trace) => limits::PREFLIGHT_BODY_BYTES_MAX,
         Handler::Relay(_) => shard.config().payload_bytes_max,
         Handler::Page | Handler::Admin => shard.config().payload_bytes_max.min(limits::ADMIN_BODY_BYTES_MAX),
     }
 }
 
+/// Whether a browser asks what may be sent, and there is something to say.
+fn is_preflight(trace: &Trace<'_>) -> bool {
+    trace.method == PREFLIGHT && trace.config.stack.is_none()
+}
+
 /// Why nobody serves this path or method. Such a request is refused before more of its body is read.
 fn not_served(trace: &Trace<'_>) -> Option<ApiError> {
-    if trace.method == PREFLIGHT {
+    if is_preflight(trace) {
         return None;
     }
     if trace.endpoint == Endpoint::Unknown {
@@ -210,7 +226,7 @@ async fn handle(
     if let Some(error) = not_served(trace) {
         return answer_error(shard, client, connection, &error, trace).await;
     }
-    if trace.method == PREFLIGHT {
+    if is_preflight(trace) {
         return preflight(shard, client, connection, trace).await;
     }
     let caller = match incoming.admission {
@@ -222,6 +238,20 @@ async fn handle(
         Handler::Page => page(shard, client, connection, trace).await,
         Handler::Admin => admin(shard, client, incoming, caller.principal.as_ref(), connection, trace).await,
         Handler::Relay(shape) => {
+            let is_json =
+                shape != PromptShape::Opaque || media::is_json(incoming.head.header("content-type"));
+            let stack = trace.config.stack.clone();
+            if let Some(error) = stack
+                .as_ref()
+                .filter(|stack| stack.pairs.is_none())
+                .and_then(|_| stack::refusal(trace.endpoint, incoming.body, is_json))
+            {
+                return answer_error(shard, client, connection, &error, trace).await;
+            }
+            let body = match &stack {
+                None => Cow::Borrowed(incoming.body),
+                Some(stack) => stack.resolved(incoming.body, is_json),
+            };
             if let Err(error) = tenants::charge(shard, client.origin.peer, incoming, shape, trace).await {
                 return answer_error(shard, client, connection, &error, trace).await;
             }
@@ -235,11 +265,11 @@ async fn handle(
             }
             let outgoing = Outgoing {
                 head: incoming.head,
-                body: incoming.body,
+                body: &body,
                 shape,
                 is_continuation: false,
                 span: trace.span,
-                is_json: shape != PromptShape::Opaque || media::is_json(incoming.head.header("content-type")),
+                is_json,
             };
             forward(shard, client, &outgoing, connection, trace).await
         }
@@ -343,6 +373,13 @@ async fn page(
     connection: Connection,
     trace: &mut Trace<'_>,
 ) -> Next {
+    let config = Rc::clone(&trace.config);
+    if let Some(stack) = &config.stack
+        && let Some(body) = stack.page(trace.endpoint)
+    {
+        let own = Own { status: 200, content_type: JSON, body, error_code: None, extra: &[] };
+        return answer(shard, client, connection, &own, trace).await;
+    }
     let fleet = shard.fleet();
     let page = match trace.endpoint {
         Endpoint::Readiness => &fleet.readiness,

@@ -125,6 +125,11 @@ impl<'a> Trace<'a> {
         }
     }
 
+    /// When its head was there.
+    pub(crate) fn started(&self) -> Instant {
+        self.started
+    }
+
     /// A worker has begun its answer: if it took over from another, that has come to pass.
     pub(crate) fn answer_begun(&mut self) {
         match self.takeover.take() {

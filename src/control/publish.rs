@@ -78,13 +78,13 @@ struct Shown {
 // === impl Publisher ===
 
 impl Publisher {
-    pub(crate) fn new(sticky: Arc<StickyTable>) -> Self {
+    pub(crate) fn new(sticky: Arc<StickyTable>, is_stack: bool) -> Self {
         Self {
             workers: WorkerTable::default(),
             shown: Vec::new(),
             pools: BTreeMap::new(),
             sticky,
-            pages: Pages::new(),
+            pages: Pages::new(is_stack),
             registered: 0,
             routable: 0,
             touched_workers: BTreeSet::new(),

@@ -211,6 +211,7 @@ fn worker(index: u32, board: &Arc<Board>) -> Worker {
         can_continue: false,
         cells: Arc::new(WorkerCells::default()),
         boards: std::iter::once(Arc::clone(board)).collect(),
+        tallies: None,
     }
 }
 

@@ -23,6 +23,7 @@ pub mod snapshot;
 pub mod span;
 pub mod stats;
 pub mod sticky;
+pub mod tally;
 pub mod tenants;
 pub mod tree;
 pub mod workers;

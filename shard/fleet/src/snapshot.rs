@@ -26,6 +26,7 @@ use crate::rules::Policy;
 use crate::secret::Secret;
 use crate::stats::ModelStats;
 use crate::sticky::StickyTable;
+use crate::tally::Tallies;
 use crate::tree::TreeSnapshot;
 pub use crate::workers::WorkerTable;
 
@@ -64,6 +65,8 @@ pub struct Worker {
     pub cells: Arc<WorkerCells>,
     /// Where its load is kept for selection: the boards of the models it serves.
     pub boards: SmallVec<[Arc<Board>; 1]>,
+    /// What is counted of it beside that, where statistics by engine are kept.
+    pub tallies: Option<Arc<Tallies>>,
 }
 
 /// What part of a request a worker does.

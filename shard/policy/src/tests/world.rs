@@ -72,6 +72,7 @@ impl World {
                 can_continue: false,
                 cells: Arc::new(WorkerCells::default()),
                 boards: [Arc::clone(&board)].into_iter().collect(),
+                tallies: None,
             };
             workers.set(index, Some(Arc::new(worker)));
             board.set_present(index, true);
@@ -153,6 +154,7 @@ impl World {
                 rank: old.rank,
                 cells: Arc::clone(&old.cells),
                 boards: old.boards.clone(),
+                tallies: None,
             };
             fleet.workers.set(old.id.index, Some(Arc::new(worker)));
         }
@@ -183,6 +185,7 @@ impl World {
             can_continue: false,
             cells: Arc::default(),
             boards: old.boards.clone(),
+            tallies: None,
         };
         let fleet = Arc::get_mut(&mut self.snapshot.fleet).expect("one owner");
         fleet.workers.set(index, Some(Arc::new(worker)));
