@@ -49,7 +49,7 @@ impl From<AdminReply> for Answer {
 pub(crate) fn handle(state: &mut State, call: AdminCall, now: Duration, orders: &mut Vec<Order>) {
     let AdminCall { method, path, query, body, request_id, reply: to } = call;
     let endpoint =
-        if state.config.is_stack { Endpoint::resolve_stack(&path) } else { Endpoint::resolve(&path) };
+        if state.config.stack.is_some() { Endpoint::resolve_stack(&path) } else { Endpoint::resolve(&path) };
     // A path may name a worker by a URL that nobody should see.
     tracing::debug!(%method, path = endpoint.template(), %request_id, "admin call");
     let query = query.as_deref().unwrap_or_default();

@@ -27,6 +27,7 @@ use fleet::rules::Policy;
 use fleet::rules::PrefixAware;
 use fleet::rules::PrefixHash;
 use fleet::rules::Rules;
+use fleet::stack::Stack;
 use shard::ShardConfig;
 use shard::guard::Guard;
 use shard::rt::cpu;
@@ -101,7 +102,7 @@ pub(crate) struct FleetConfig {
     pub(crate) worker_urls: Vec<String>,
     pub(crate) pair_workers: Vec<PairWorker>,
     pub(crate) fixed_workers: Vec<FixedWorker>,
-    pub(crate) is_stack: bool,
+    pub(crate) stack: Option<Arc<Stack>>,
     pub(crate) dp_aware: bool,
     pub(crate) health: HealthConfig,
     pub(crate) startup_timeout: Duration,
@@ -362,7 +363,7 @@ fn shard_config(flags: &LaunchFlags, tls: &Tls, guard: Arc<Guard>) -> Result<Sha
         guard,
         tenant_header: admission::tenant_header(&flags.admission)?,
         tenant_policies: tenants::policies(&flags.admission)?,
-        stack: None,
+        has_stack: false,
         seed,
     })
 }
@@ -382,7 +383,7 @@ fn fleet_config(flags: &LaunchFlags, rules: Rules) -> Result<FleetConfig, Failur
         worker_urls: workers.worker_urls.clone(),
         pair_workers: pairs::workers(&flags.pairs)?,
         fixed_workers: Vec::new(),
-        is_stack: false,
+        stack: None,
         dp_aware: workers.dp_aware,
         health: HealthConfig {
             failure_threshold: health.health_failure_threshold,

@@ -169,10 +169,9 @@ impl Reloader {
     fn show_refusal(&mut self, error: &Failure) {
         let Some(flags) = &self.launch.stack else { return };
         self.is_refused = true;
-        let mut shard = ShardConfig::clone(&self.shard_config.load());
-        let Some(stack) = &mut shard.stack else { return };
+        let Some(stack) = &mut self.control_config.stack else { return };
         Arc::make_mut(stack).health = config::stack::health(flags, Some(&error.to_string()));
-        self.shard_config.store(Arc::new(shard));
+        let _ = self.control.send(Event::Reload(Box::new(self.control_config.clone())));
     }
 
     fn read(&self) -> Result<Good, Failure> {

@@ -75,8 +75,8 @@ pub(crate) async fn answer_error(
         admit::make_room(shard, trace);
     }
     trace.error = Some(error.code);
-    let config = Rc::clone(&trace.config);
-    let reply = match &config.stack {
+    let stack = trace.stack.clone();
+    let reply = match &stack {
         None => Reply { status: error.code.status(), content_type: JSON, body: respond::error_body(error) },
         Some(stack) => Reply::of(error, trace.endpoint, stack.pairs),
     };
@@ -99,7 +99,7 @@ pub(crate) async fn answer_error(
         status: reply.status,
         content_type: reply.content_type,
         body: &reply.body,
-        error_code: config.stack.is_none().then_some(error.code.code()),
+        error_code: stack.is_none().then_some(error.code.code()),
         extra,
     };
     answer(shard, client, connection, &own, trace).await

@@ -76,7 +76,7 @@ pub(crate) async fn run(
         let Route { leg, prefill, session } = match setback {
             None => {
                 shard.retry_budget.deposit();
-                choose(shard, outgoing, trace).map_err(Stop::Reject)?
+                first(shard, client, outgoing, trace).await?
             }
             Some(setback) => match another(shard, client, outgoing, &setback, trace).await? {
                 Some(route) => {
@@ -91,7 +91,7 @@ pub(crate) async fn run(
         }
         trace.attempts.begin();
         trace.routed.get_or_insert(leg.chosen);
-        if shard.config().stack.is_some() {
+        if shard.config().has_stack {
             log_choice(trace, &leg, prefill.as_deref(), session.as_deref());
         }
         // The previous attempt's leg ends here, and with it its count in that worker's load.
@@ -151,6 +151,26 @@ fn choose(shard: &Rc<Shard>, outgoing: &Outgoing<'_, '_>, trace: &Trace<'_>) -> 
         prefill.leg.is_repeat = is_repeat;
     }
     Ok(route)
+}
+
+/// Chooses whom to ask first. Where all workers of a model are replaced at once there is a moment in which those that this
+/// shard knows are gone and it does not know the others: it looks again then.
+async fn first(
+    shard: &Rc<Shard>,
+    client: &mut Client<'_>,
+    outgoing: &Outgoing<'_, '_>,
+    trace: &Trace<'_>,
+) -> Result<Route, Stop> {
+    let mut looks_left = if shard.config().has_stack { limits::LOOKS_AGAIN_MAX } else { 0 };
+    loop {
+        match choose(shard, outgoing, trace) {
+            Err(error) if error.code == ErrorCode::NoWorkers && looks_left > 0 => {
+                looks_left -= 1;
+                client.beside(monoio::time::sleep(limits::LOOK_AGAIN_PAUSE)).await?;
+            }
+            chosen => return chosen.map_err(Stop::Reject),
+        }
+    }
 }
 
 /// Chooses whom to ask after a setback, when it is time to; none if the request is given up.
@@ -277,7 +297,8 @@ impl Setback {
         let said = String::from_utf8_lossy(&said[..said.len().min(limits::PREFILL_ERROR_SHOWN_BYTES_MAX)]);
         let error =
             ApiError::new(code, format!("prefill worker {} answered {status}: {said}", leg.worker().url));
-        let error = match &config.stack {
+        let stack = if config.has_stack { shard.fleet().stack.clone() } else { None };
+        let error = match &stack {
             None => error,
             // The engine's own words, under its own status.
             Some(stack) => ApiError {
@@ -286,7 +307,7 @@ impl Setback {
                 ..error
             },
         };
-        let cause = if retry::is_retryable(status) && config.stack.is_none() {
+        let cause = if retry::is_retryable(status) && stack.is_none() {
             Cause::Failed { is_unreached: false, error }
         } else {
             Cause::Refused(error)

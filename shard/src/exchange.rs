@@ -166,9 +166,10 @@ pub(crate) struct Incoming<'a, 'h> {
 
 fn begin<'a>(shard: &'a Rc<Shard>, door: Door, head: &RequestHead<'_>, started: Instant) -> Trace<'a> {
     let config = shard.config();
-    let endpoint = match config.stack {
-        None => config.guard.resolve(door, head.path()),
-        Some(_) => Endpoint::resolve_stack(head.path()),
+    let endpoint = if config.has_stack {
+        Endpoint::resolve_stack(head.path())
+    } else {
+        config.guard.resolve(door, head.path())
     };
     let request_id = shard
         .config()
@@ -185,7 +186,7 @@ fn begin<'a>(shard: &'a Rc<Shard>, door: Door, head: &RequestHead<'_>, started: 
 }
 
 fn new_request_id(shard: &Shard, endpoint: Endpoint) -> String {
-    if shard.config().stack.is_some() { shard.new_uuid() } else { shard.new_request_id(endpoint.id_prefix()) }
+    if shard.config().has_stack { shard.new_uuid() } else { shard.new_request_id(endpoint.id_prefix()) }
 }
 
 fn body_bytes_max(shard: &Shard, trace: &Trace<'_>) -> usize {
@@ -199,7 +200,7 @@ fn body_bytes_max(shard: &Shard, trace: &Trace<'_>) -> usize {
 
 /// Whether a browser asks what may be sent, and there is something to say.
 fn is_preflight(trace: &Trace<'_>) -> bool {
-    trace.method == PREFLIGHT && trace.config.stack.is_none()
+    trace.method == PREFLIGHT && trace.stack.is_none()
 }
 
 /// Why nobody serves this path or method. Such a request is refused before more of its body is read.
@@ -240,7 +241,7 @@ async fn handle(
         Handler::Relay(shape) => {
             let is_json =
                 shape != PromptShape::Opaque || media::is_json(incoming.head.header("content-type"));
-            let stack = trace.config.stack.clone();
+            let stack = trace.stack.clone();
             if let Some(error) = stack
                 .as_ref()
                 .filter(|stack| stack.pairs.is_none())
@@ -250,7 +251,7 @@ async fn handle(
             }
             let body = match &stack {
                 None => Cow::Borrowed(incoming.body),
-                Some(stack) => stack.resolved(incoming.body, is_json),
+                Some(stack) => stack::resolved(stack, incoming.body, is_json),
             };
             if let Err(error) = tenants::charge(shard, client.origin.peer, incoming, shape, trace).await {
                 return answer_error(shard, client, connection, &error, trace).await;
@@ -373,9 +374,9 @@ async fn page(
     connection: Connection,
     trace: &mut Trace<'_>,
 ) -> Next {
-    let config = Rc::clone(&trace.config);
-    if let Some(stack) = &config.stack
-        && let Some(body) = stack.page(trace.endpoint)
+    let stack = trace.stack.clone();
+    if let Some(stack) = &stack
+        && let Some(body) = stack::page(stack, trace.endpoint)
     {
         let own = Own { status: 200, content_type: JSON, body, error_code: None, extra: &[] };
         return answer(shard, client, connection, &own, trace).await;

@@ -44,7 +44,7 @@ mod route;
 pub mod rt;
 mod spans;
 mod splice;
-pub mod stack;
+mod stack;
 mod state;
 mod stop;
 mod tenants;
@@ -80,7 +80,6 @@ use crate::guard::Guard;
 use crate::listen::Listener;
 use crate::retry::RetryRules;
 use crate::rt::driver::IoDriver;
-use crate::stack::Stack;
 use crate::state::Shard;
 
 /// What every shard goes by. Most of it may change while they run.
@@ -139,8 +138,8 @@ pub struct ShardConfig {
     pub tenant_header: Option<String>,
     /// What tenants may ask for in a minute, if that is bounded.
     pub tenant_policies: Option<Arc<Policies>>,
-    /// What is other for clients of vLLM's production-stack router; none for all others.
-    pub stack: Option<Arc<Stack>>,
+    /// Whether clients are those of vLLM's production-stack router.
+    pub has_stack: bool,
     /// Seed of this process's generators.
     pub seed: u64,
 }

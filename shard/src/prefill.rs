@@ -94,7 +94,7 @@ pub(crate) async fn begin(
     }
     let said = end(client).await?;
     client.prefill = None;
-    let is_overwritten = shard.config().stack.is_some();
+    let is_overwritten = shard.config().has_stack;
     Ok(told(&said, &worker, is_overwritten))
 }
 

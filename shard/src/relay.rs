@@ -304,7 +304,7 @@ pub(crate) async fn fail(
     trace.error = Some(error.code);
     let mut out = Vec::new();
     // Clients of vLLM's production-stack router know a cut stream by its missing end.
-    if trace.config.stack.is_none() && relay.fail(trace.endpoint, error, &mut out) {
+    if trace.stack.is_none() && relay.fail(trace.endpoint, error, &mut out) {
         // Whether it arrives or not, the connection ends here.
         let _ = client.send(shard, &out, b"").await;
     }

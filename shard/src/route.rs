@@ -212,10 +212,9 @@ pub(crate) fn choose(shard: &Rc<Shard>, input: &Input<'_, '_>) -> Result<Route, 
     } else {
         peek::peek_opaque(input.body, spans)
     };
-    let config = shard.config();
-    let stack = config.stack.as_deref();
     shard.with_snapshot(|snapshot| {
         let fleet = &snapshot.fleet;
+        let stack = fleet.stack.as_deref();
         let model = peeked.model.as_deref();
         let pools = match stack {
             None => pools_of(shard, fleet, model)?,

@@ -1,10 +1,9 @@
 //! What is other for clients of vLLM's production-stack router: error bodies, other names of models, a request that
 //! names its engine, and the line that is logged when an engine is chosen.
 //!
-//! Only looked at where `ShardConfig::stack` is there.
+//! Only looked at where `ShardConfig::has_stack` says so.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::time::SystemTime;
 use std::time::UNIX_EPOCH;
 
@@ -13,9 +12,9 @@ use api::error::ApiError;
 use api::error::ErrorCode;
 use api::error::write_json_string;
 use api::peek;
-use bytes::Bytes;
 use fleet::snapshot::Handoff;
 use fleet::snapshot::Worker;
+use fleet::stack::Stack;
 use tracing::info;
 use wire::RequestHead;
 
@@ -25,44 +24,27 @@ pub(crate) const LOG_TARGET: &str = "routing";
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
 
-/// Settings of this front end.
-#[derive(Clone, Debug)]
-pub struct Stack {
-    /// Models by their other names.
-    pub aliases: HashMap<Box<str>, Box<str>>,
-    /// Header, lower case, or field of the body, that names a session.
-    pub session_key: Option<Box<str>>,
-    /// How prefill engines hand over to those that decode, if requests are shared so.
-    pub pairs: Option<Handoff>,
-    /// Answer of `/health`.
-    pub health: Bytes,
+/// What an endpoint answers that asks neither the fleet nor a worker.
+pub(crate) fn page(stack: &Stack, endpoint: Endpoint) -> Option<&[u8]> {
+    match endpoint {
+        Endpoint::Health => Some(&stack.health),
+        Endpoint::Version => Some(concat!("{\"version\":\"", env!("CARGO_PKG_VERSION"), "\"}").as_bytes()),
+        _ => None,
+    }
 }
 
-impl Stack {
-    /// What an endpoint answers that asks neither the fleet nor a worker.
-    pub(crate) fn page(&self, endpoint: Endpoint) -> Option<&[u8]> {
-        match endpoint {
-            Endpoint::Health => Some(&self.health),
-            Endpoint::Version => {
-                Some(concat!("{\"version\":\"", env!("CARGO_PKG_VERSION"), "\"}").as_bytes())
-            }
-            _ => None,
-        }
+/// The body as it is relayed: with the name of the model instead of another name for it.
+pub(crate) fn resolved<'a>(stack: &Stack, body: &'a [u8], is_json: bool) -> Cow<'a, [u8]> {
+    if stack.aliases.is_empty() || !is_json {
+        return Cow::Borrowed(body);
     }
-
-    /// The body as it is relayed: with the name of the model instead of another name for it.
-    pub(crate) fn resolved<'a>(&self, body: &'a [u8], is_json: bool) -> Cow<'a, [u8]> {
-        if self.aliases.is_empty() || !is_json {
-            return Cow::Borrowed(body);
-        }
-        let Some((span, name)) = peek::model_of(body) else { return Cow::Borrowed(body) };
-        let Some(model) = self.aliases.get(&*name) else { return Cow::Borrowed(body) };
-        let mut resolved = Vec::with_capacity(body.len() + model.len());
-        resolved.extend_from_slice(&body[..span.start]);
-        write_json_string(model, &mut resolved);
-        resolved.extend_from_slice(&body[span.end..]);
-        Cow::Owned(resolved)
-    }
+    let Some((span, name)) = peek::model_of(body) else { return Cow::Borrowed(body) };
+    let Some(model) = stack.aliases.get(&*name) else { return Cow::Borrowed(body) };
+    let mut resolved = Vec::with_capacity(body.len() + model.len());
+    resolved.extend_from_slice(&body[..span.start]);
+    write_json_string(model, &mut resolved);
+    resolved.extend_from_slice(&body[span.end..]);
+    Cow::Owned(resolved)
 }
 
 /// The engine that a request names in its query (`?id=`), as it stands there.

@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fleet::snapshot::Handoff;
+use fleet::stack::Stack;
 use serde_json::Map;
 use serde_json::Value;
 use serde_json::json;
 use shard::guard::Guard;
 use shard::guard::GuardConfig;
-use shard::stack::Stack;
 
 use super::Config;
 use crate::Failure;
@@ -139,11 +139,11 @@ pub(crate) fn apply(flags: &StackFlags, config: &mut Config) -> Result<(), Failu
     config.fleet.health.disabled = !flags.static_backend_health_checks;
     config.fleet.health.failure_threshold = 1;
     config.fleet.health.success_threshold = 1;
-    config.fleet.is_stack = true;
     config.shard.retry.is_plain = true;
     config.shard.guard = Arc::new(Guard::new(GuardConfig { is_cors_silent: true, ..GuardConfig::default() }));
     let aliases = engines.aliases.into_iter().map(|(alias, model)| (alias.into(), model.into()));
-    config.shard.stack = Some(Arc::new(Stack {
+    config.shard.has_stack = true;
+    config.fleet.stack = Some(Arc::new(Stack {
         aliases: aliases.collect(),
         session_key: flags.session_key.as_deref().map(|key| key.to_ascii_lowercase().into()),
         pairs: handoff(flags.routing_logic),

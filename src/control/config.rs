@@ -12,6 +12,7 @@ use fleet::rules::Rules;
 use fleet::secret::Secret;
 use fleet::snapshot::Handoff;
 use fleet::snapshot::Role;
+use fleet::stack::Stack;
 use fleet::stats::StatsShape;
 
 use crate::control::destination::Destinations;
@@ -41,8 +42,8 @@ pub struct ControlConfig {
     pub pair_workers: Vec<PairWorker>,
     /// Workers of which everything is said (`--static-backends`).
     pub fixed_workers: Vec<FixedWorker>,
-    /// Whether clients are those of vLLM's production-stack router.
-    pub is_stack: bool,
+    /// What is other for clients of vLLM's production-stack router; none for all others.
+    pub stack: Option<Arc<Stack>>,
     /// Whether every data-parallel rank of an engine is a worker of its own (`--dp-aware`).
     pub dp_aware: bool,
     /// The gateway's own key, which start-up workers inherit (`--api-key`).

@@ -21,6 +21,7 @@ pub mod rules;
 pub mod secret;
 pub mod snapshot;
 pub mod span;
+pub mod stack;
 pub mod stats;
 pub mod sticky;
 pub mod tally;

@@ -24,6 +24,7 @@ use crate::lengths::LengthHistogram;
 use crate::ring::Ring;
 use crate::rules::Policy;
 use crate::secret::Secret;
+use crate::stack::Stack;
 use crate::stats::ModelStats;
 use crate::sticky::StickyTable;
 use crate::tally::Tallies;
@@ -215,6 +216,8 @@ pub struct Fleet {
     pub health_generate: Page,
     /// Answer of `/v1/models`.
     pub models: Page,
+    /// What is other for clients of vLLM's production-stack router; none for all others.
+    pub stack: Option<Arc<Stack>>,
 }
 
 /// Why no pool serves a request.

@@ -11,6 +11,7 @@ use fleet::snapshot::ModelPools;
 use fleet::snapshot::Pool;
 use fleet::snapshot::Role;
 use fleet::snapshot::Worker;
+use fleet::stack::Stack;
 use policy::Reason;
 
 use super::Choosing;
@@ -19,7 +20,6 @@ use super::visit;
 use crate::limits;
 use crate::pick::Hold;
 use crate::stack;
-use crate::stack::Stack;
 
 impl Choosing<'_, '_> {
     /// The session that the request names, as it is logged.

@@ -45,10 +45,12 @@ fn read(text: &str, is_yaml: bool, flags: &mut StackFlags) -> Result<(), String>
     for (key, value) in &fields {
         set(flags, key, value).map_err(|error| format!("`{key}` {error}"))?;
     }
-    let required =
-        |key: &str, is_there: bool| if is_there { Ok(()) } else { Err(format!("`{key}` is missing")) };
-    required("service_discovery", flags.service_discovery.is_some())?;
-    required("routing_logic", flags.routing_logic.is_some())
+    let required = |key: &str| match fields.get(key) {
+        None | Some(Value::Null) => Err(format!("`{key}` is missing")),
+        Some(_) => Ok(()),
+    };
+    required("service_discovery")?;
+    required("routing_logic")
 }
 
 fn first_line(error: &impl std::fmt::Display) -> String {
@@ -167,9 +169,10 @@ fn text(value: &Value) -> Result<Option<String>, String> {
 
 /// Texts with commas between, or a list of them.
 fn list(value: &Value) -> Result<Option<String>, String> {
-    let Value::Array(values) = value else { return text(value) };
+    let no_list = || "must be text, or a list of texts".to_owned();
+    let Value::Array(values) = value else { return text(value).map_err(|_| no_list()) };
     let texts: Option<Vec<&str>> = values.iter().map(Value::as_str).collect();
-    texts.map(|texts| Some(texts.join(","))).ok_or_else(|| "must be text, or a list of texts".to_owned())
+    texts.map(|texts| Some(texts.join(","))).ok_or_else(no_list)
 }
 
 fn number(value: &Value) -> Result<Option<u64>, String> {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use fleet::id::WorkerId;
 use tracing::warn;
 
+use super::News;
 use super::Order;
 use super::Shutdown;
 use super::State;
@@ -29,6 +30,10 @@ impl State {
         let before = std::mem::replace(&mut self.config, config);
         let has_other_rules = self.config.rules != before.rules;
         self.models.set_rules(self.config.rules);
+        if self.config.stack != before.stack {
+            self.publisher.set_stack(self.config.stack.clone());
+            self.changed(News::Fleet);
+        }
         self.health_endpoint = self.config.health.endpoint.as_str().into();
         let wanted: HashMap<_, _> = specs.iter().map(|spec| (spec.url.key(), spec)).collect();
         let ids: Vec<WorkerId> = self.registry.registered().map(|entry| entry.id).collect();
