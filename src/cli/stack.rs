@@ -317,3 +317,6 @@ fn refused(error: clap::Error) -> Exit {
         _ => Exit::Refused(format!("{NAME}: {}", one_line(&error.render().to_string()))),
     }
 }
+
+#[cfg(test)]
+mod tests;

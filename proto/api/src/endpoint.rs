@@ -198,6 +198,7 @@ impl Endpoint {
         match path {
             "/v1/audio/transcriptions" => Self::Transcriptions,
             "/v1/audio/voices" => Self::AudioVoices,
+            "/score" => Self::Score,
             "/engines" => Self::Engines,
             "/sleep" => Self::Sleep,
             "/wake_up" => Self::WakeUp,
@@ -290,6 +291,7 @@ mod tests {
             assert_eq!(Endpoint::resolve_stack(path), Endpoint::Unknown, "{path}");
         }
         assert_eq!(Endpoint::resolve_stack("/v1/audio/speech"), Endpoint::Audio);
+        assert_eq!(Endpoint::resolve_stack("/score"), Endpoint::Score);
         for path in ["/engines", "/sleep", "/metrics", "/version"] {
             assert_eq!(Endpoint::resolve(path), Endpoint::Unknown, "{path}");
         }
