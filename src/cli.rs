@@ -29,6 +29,7 @@ pub(crate) use crate::cli::flags::AdmissionFlags;
 pub(crate) use crate::cli::flags::BreakerFlags;
 pub(crate) use crate::cli::flags::ClientFlags;
 pub(crate) use crate::cli::flags::DemoFlags;
+pub(crate) use crate::cli::flags::DiscoveryFlags;
 pub(crate) use crate::cli::flags::EngineFlags;
 pub(crate) use crate::cli::flags::LaunchFlags;
 pub(crate) use crate::cli::flags::PairFlags;

@@ -1,6 +1,7 @@
 //! What the command line means: validated once, lowered to what each part of the process needs.
 
 mod admission;
+mod discovery;
 mod edge;
 mod pairs;
 mod reliability;
@@ -36,6 +37,7 @@ use shard::rt::driver::IoDriver;
 use crate::Failure;
 use crate::cli::Launch;
 use crate::cli::LaunchFlags;
+pub(crate) use crate::config::discovery::PodsConfig;
 use crate::config::security::SecurityConfig;
 use crate::config::stack::StackConfig;
 use crate::control::FixedWorker;
@@ -103,6 +105,8 @@ pub(crate) struct FleetConfig {
     pub(crate) pair_workers: Vec<PairWorker>,
     pub(crate) fixed_workers: Vec<FixedWorker>,
     pub(crate) stack: Option<Arc<Stack>>,
+    /// Pods that are workers, if any are looked for.
+    pub(crate) pods: Option<PodsConfig>,
     pub(crate) dp_aware: bool,
     pub(crate) health: HealthConfig,
     pub(crate) startup_timeout: Duration,
@@ -221,24 +225,15 @@ fn rules(flags: &LaunchFlags) -> Result<Rules, Failure> {
     let default = rules.policy(name).ok_or_else(|| {
         Failure::usage(format!("unknown policy `{name}`: use {}", Policy::NAMES.join(", ")))
     })?;
-    let half = |flag: &str, name: &Option<String>| {
-        let Some(name) = name else { return Ok(None) };
-        let policy = rules.policy(name).ok_or_else(|| {
-            Failure::usage(format!("{flag}: unknown policy `{name}`: use {}", Policy::NAMES.join(", ")))
-        })?;
-        Ok(Some(policy))
-    };
-    let rules = Rules {
-        prefill: half("--prefill-policy", &flags.pairs.prefill_policy)?,
-        decode: half("--decode-policy", &flags.pairs.decode_policy)?,
-        ..rules
-    };
+    let [prefill, decode] = pairs::policies(&flags.pairs, &rules)?;
+    let rules = Rules { prefill, decode, ..rules };
     match default {
         // Where models come and go, so do workers.
         Policy::PowerOfTwo
             if flags.workers.worker_urls.len() < 2
                 && !routing.enable_igw
-                && !flags.pairs.pd_disaggregation =>
+                && !flags.pairs.are_wanted()
+                && !flags.discovery.service_discovery =>
         {
             Err(Failure::usage("--policy power_of_two needs at least 2 workers in --worker-urls"))
         }
@@ -384,6 +379,7 @@ fn fleet_config(flags: &LaunchFlags, rules: Rules) -> Result<FleetConfig, Failur
         pair_workers: pairs::workers(&flags.pairs)?,
         fixed_workers: Vec::new(),
         stack: None,
+        pods: discovery::pods(&flags.discovery, &flags.pairs)?,
         dp_aware: workers.dp_aware,
         health: HealthConfig {
             failure_threshold: health.health_failure_threshold,

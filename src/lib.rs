@@ -8,6 +8,7 @@ mod cli;
 mod config;
 pub mod control;
 mod demo;
+mod discovery;
 mod handover;
 mod logs;
 mod metrics;

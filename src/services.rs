@@ -216,7 +216,7 @@ async fn carry_out(task: Task, client: &Client) -> Event {
 }
 
 /// Brings an event to control, however long its inbox is full.
-async fn deliver(mut event: Event, results: &Sender<Event>) {
+pub(crate) async fn deliver(mut event: Event, results: &Sender<Event>) {
     loop {
         match results.try_send(event) {
             Ok(()) | Err(TrySendError::Disconnected(_)) => return,

@@ -12,8 +12,8 @@ use api::error::ApiError;
 use api::error::ErrorCode;
 use api::error::write_json_string;
 use api::peek;
-use fleet::snapshot::Handoff;
 use fleet::snapshot::Worker;
+use fleet::stack::Pairs;
 use fleet::stack::Stack;
 use tracing::info;
 use wire::RequestHead;
@@ -93,8 +93,8 @@ pub(crate) fn unavailable(model: &str) -> ApiError {
 }
 
 /// What a prefill engine's error is called, by how it hands over.
-pub(crate) fn prefill_error(pairs: Option<Handoff>, said: &str) -> String {
-    let what = if pairs == Some(Handoff::Shared) { "Prefiller error" } else { "Prefill failed" };
+pub(crate) fn prefill_error(pairs: Option<Pairs>, said: &str) -> String {
+    let what = if pairs == Some(Pairs::Shared) { "Prefiller error" } else { "Prefill failed" };
     format!("{what}: {said}")
 }
 
@@ -107,7 +107,7 @@ pub(crate) struct Reply {
 
 impl Reply {
     /// The answer for `error`.
-    pub(crate) fn of(error: &ApiError, endpoint: Endpoint, pairs: Option<Handoff>) -> Self {
+    pub(crate) fn of(error: &ApiError, endpoint: Endpoint, pairs: Option<Pairs>) -> Self {
         use ErrorCode::*;
         let mut body = Vec::new();
         let mut object = |key: &str, message: &str| {
@@ -143,7 +143,7 @@ impl Reply {
             ),
             PrefillBadRequest | PrefillNotFound | PrefillInternalError | PrefillBadGateway
             | PrefillUnavailable | PrefillError | PrefillServerError
-                if pairs == Some(Handoff::Shared) =>
+                if pairs == Some(Pairs::Shared) =>
             {
                 body.extend_from_slice(b"{\"error\":{\"message\":");
                 write_json_string(&error.message, &mut body);

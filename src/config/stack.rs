@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use fleet::snapshot::Handoff;
+use fleet::stack::Pairs;
 use fleet::stack::Stack;
 use serde_json::Map;
 use serde_json::Value;
@@ -146,7 +146,7 @@ pub(crate) fn apply(flags: &StackFlags, config: &mut Config) -> Result<(), Failu
     config.fleet.stack = Some(Arc::new(Stack {
         aliases: aliases.collect(),
         session_key: flags.session_key.as_deref().map(|key| key.to_ascii_lowercase().into()),
-        pairs: handoff(flags.routing_logic),
+        pairs: pairs(flags.routing_logic),
         health: health(flags, None),
     }));
     config.metrics = None;
@@ -161,10 +161,10 @@ pub(crate) fn apply(flags: &StackFlags, config: &mut Config) -> Result<(), Failu
 }
 
 /// How prefill engines hand over, if there are any.
-fn handoff(logic: Option<Logic>) -> Option<Handoff> {
+fn pairs(logic: Option<Logic>) -> Option<Pairs> {
     match logic? {
-        Logic::DisaggregatedPrefill => Some(Handoff::Shared),
-        Logic::DisaggregatedPrefillOrchestrated => Some(Handoff::Nixl),
+        Logic::DisaggregatedPrefill => Some(Pairs::Shared),
+        Logic::DisaggregatedPrefillOrchestrated => Some(Pairs::Orchestrated),
         Logic::Roundrobin | Logic::Session | Logic::Kvaware | Logic::Prefixaware => None,
     }
 }

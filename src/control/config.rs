@@ -10,7 +10,6 @@ use fleet::breaker::BreakerRules;
 use fleet::decision::DecisionRing;
 use fleet::rules::Rules;
 use fleet::secret::Secret;
-use fleet::snapshot::Handoff;
 use fleet::snapshot::Role;
 use fleet::stack::Stack;
 use fleet::stats::StatsShape;
@@ -105,8 +104,8 @@ pub struct FixedWorker {
     pub url: String,
     /// What part of a request it does.
     pub role: Role,
-    /// How it hands over, if it does that.
-    pub handoff: Option<Handoff>,
+    /// The connector by which it hands over, if it does that.
+    pub connector: Option<&'static str>,
     /// What else is said.
     pub fixed: Arc<Fixed>,
 }

@@ -54,9 +54,11 @@ pub(crate) const POLICY_LABEL: &str = "policy";
 /// The label that says how a prefill worker's engine hands over what it has computed.
 const CONNECTOR_LABEL: &str = "kv_connector";
 
-/// What the label may say. Without it, workers that run vLLM have `nixl` and others `bootstrap`.
-pub(crate) const CONNECTORS: [(&str, Handoff); 3] =
-    [("bootstrap", Handoff::Bootstrap), ("nixl", Handoff::Nixl), ("shared", Handoff::Shared)];
+/// What that label may say. Without it, workers that run vLLM have `nixl` and others `bootstrap`.
+const CONNECTORS: &str = "bootstrap, nixl, mooncake, shared";
+
+/// The label that names the engine of a worker whose connector is `mooncake`.
+const ENGINE_ID_LABEL: &str = "kv_engine_id";
 
 /// What whoever registers a worker says about it.
 #[derive(Clone, Debug, PartialEq)]
@@ -204,21 +206,27 @@ impl WorkerSpec {
         self.labels.get(POLICY_LABEL).map(String::as_str)
     }
 
-    /// Says how it hands over.
-    pub(crate) fn set_handoff(&mut self, handoff: Handoff) {
-        if let Some((name, _)) = CONNECTORS.iter().find(|(_, known)| *known == handoff) {
-            self.labels.insert(CONNECTOR_LABEL.to_owned(), (*name).to_owned());
-        }
+    /// Says by which connector it hands over.
+    pub(crate) fn set_connector(&mut self, connector: &str) {
+        self.labels.insert(CONNECTOR_LABEL.to_owned(), connector.to_owned());
     }
 
     /// How its labels say that it hands over, if they do.
     ///
     /// # Errors
-    /// A name that is not among [`CONNECTORS`].
-    pub(crate) fn handoff(&self) -> Result<Option<Handoff>, &str> {
-        let Some(named) = self.labels.get(CONNECTOR_LABEL) else { return Ok(None) };
-        let known = CONNECTORS.iter().find(|(name, _)| name == named);
-        known.map(|&(_, handoff)| Some(handoff)).ok_or(named)
+    /// What is wrong with them.
+    pub(crate) fn handoff(&self) -> Result<Option<Handoff>, String> {
+        Ok(match self.labels.get(CONNECTOR_LABEL).map(String::as_str) {
+            None => None,
+            Some("bootstrap") => Some(Handoff::Bootstrap),
+            Some("nixl") => Some(Handoff::Nixl),
+            Some("shared") => Some(Handoff::Shared),
+            Some("mooncake") => match self.labels.get(ENGINE_ID_LABEL) {
+                Some(engine_id) => Some(Handoff::Mooncake { engine_id: engine_id.as_str().into() }),
+                None => return Err(format!("name the connector \"mooncake\" and no {ENGINE_ID_LABEL}")),
+            },
+            Some(other) => return Err(format!("name the unknown connector {other:?}: use {CONNECTORS}")),
+        })
     }
 }
 

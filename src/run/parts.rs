@@ -42,6 +42,7 @@ use crate::Failure;
 use crate::auth::AuthConfig;
 use crate::cli::Launch;
 use crate::config::Config;
+use crate::config::PodsConfig;
 use crate::config::stack::StackConfig;
 use crate::control;
 use crate::control::ControlConfig;
@@ -50,6 +51,10 @@ use crate::control::Doors;
 use crate::control::MetricsPage;
 use crate::control::State;
 use crate::control::event::Event;
+use crate::control::worker::Checks;
+use crate::control::worker::Source;
+use crate::discovery::Herald;
+use crate::discovery::kubernetes;
 use crate::handover::Inheritance;
 use crate::handover::Succession;
 use crate::handover::successor;
@@ -110,6 +115,8 @@ pub(super) struct ControlPlane {
     /// What services do beside their own work.
     tasks: Vec<ExtraTask>,
     is_successor: bool,
+    /// The cluster whose pods are workers, if any are.
+    pods: Option<(kube::Config, PodsConfig)>,
 }
 
 /// The far ends of the roads to control.
@@ -142,6 +149,7 @@ impl Parts {
         let (driver, refusal) = resolve_driver(config.driver)?;
         // Before anything listens: whoever can connect can be answered.
         let issuer = config.security.tokens.take().map(find_issuer).transpose()?;
+        let pods = config.fleet.pods.clone().map(find_cluster).transpose()?;
         let mut succession = config.handover.as_deref().map(Succession::begin).transpose()?;
         let mut before = succession.as_mut().and_then(Succession::before);
         let is_successor = before.is_some();
@@ -183,6 +191,7 @@ impl Parts {
             inboxes,
             services: Services::new().map_err(no_thread)?,
             tasks: scraped.into_iter().chain(verify).chain(export).collect(),
+            pods,
             is_successor,
         };
         let data = DataPlane { listeners, admin_listener, decisions };
@@ -271,6 +280,10 @@ impl ControlPlane {
             };
             self.tasks.push(Box::new(move || Box::pin(systemd::feed_watchdog(pulse, interval))));
         }
+        if let Some((cluster, pods)) = self.pods.take() {
+            let herald = herald(config, Source::Kubernetes, results.clone());
+            self.tasks.push(Box::new(move || Box::pin(kubernetes::run(cluster, pods, herald))));
+        }
         let Self { state, inboxes, services, tasks, .. } = self;
         let (handle, _thread) =
             services.spawn(results, destinations(config), &config.tls.client, tasks).map_err(no_thread)?;
@@ -329,6 +342,19 @@ impl ControlPlane {
         self.tasks.push(Box::new(move || Box::pin(reloader.watch(signals, file))));
         Ok(())
     }
+}
+
+/// What a source of workers tells control through.
+fn herald(config: &Config, source: Source, results: Sender<Event>) -> Herald {
+    let (checks, api_key) = (Checks::from(&config.fleet.health), config.security.api_key.clone());
+    Herald { source, results, checks, api_key }
+}
+
+/// Finds the cluster before anything listens: without it no worker would ever be found.
+fn find_cluster(pods: PodsConfig) -> Result<(kube::Config, PodsConfig), Failure> {
+    let cluster = kubernetes::find()
+        .map_err(|error| Failure::usage(format!("--service-discovery: no cluster was found: {error}")))?;
+    Ok((cluster, pods))
 }
 
 fn no_thread(error: std::io::Error) -> Failure {

@@ -17,6 +17,7 @@ mod headers;
 mod hostile;
 mod http2;
 mod keep_alive;
+mod kubernetes;
 mod lifecycle;
 mod metrics;
 mod models;

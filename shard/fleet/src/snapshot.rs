@@ -83,13 +83,18 @@ pub enum Role {
 }
 
 /// How a prefill worker's engine hands what it has computed to the one that decodes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Handoff {
     /// SGLang: both meet in a room of the prefill worker's bootstrap server, and get the request at once.
     #[default]
     Bootstrap,
     /// vLLM with a connector such as NIXL: the prefill worker answers with parameters for the one that decodes.
     Nixl,
+    /// vLLM with Mooncake: both are told at once which transfer it is, and the one that decodes from whom.
+    Mooncake {
+        /// What the prefill worker's engine calls itself.
+        engine_id: Box<str>,
+    },
     /// vLLM with a store that both share, such as LMCache: the prefill worker goes first, and nothing is told.
     Shared,
 }

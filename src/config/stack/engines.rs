@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use fleet::snapshot::Role;
+use fleet::stack::Pairs;
 
 use super::asks;
 use crate::cli::stack::Logic;
@@ -64,7 +65,7 @@ pub(super) fn read(flags: &StackFlags) -> Result<Engines, String> {
     }
     let prefill = labels_of(flags.prefill_model_labels.as_deref());
     let decode = labels_of(flags.decode_model_labels.as_deref());
-    let pairs = super::handoff(flags.routing_logic);
+    let pairs = super::pairs(flags.routing_logic);
     if pairs.is_some() && (prefill.is_empty() || decode.is_empty()) {
         let logic = flags.routing_logic.map_or("", Logic::name);
         return Err(format!(
@@ -80,7 +81,7 @@ pub(super) fn read(flags: &StackFlags) -> Result<Engines, String> {
     let workers = engines.into_iter().map(|(url, Engine { models, types, label })| FixedWorker {
         url: url.into(),
         role: role(&label),
-        handoff: pairs,
+        connector: pairs.map(connector),
         fixed: Arc::new(Fixed {
             asks: models
                 .iter()
@@ -93,6 +94,14 @@ pub(super) fn read(flags: &StackFlags) -> Result<Engines, String> {
         }),
     });
     Ok(Engines { workers: workers.collect(), aliases: aliases(flags.static_aliases.as_deref())? })
+}
+
+/// What the prefill engine's connector is called elsewhere.
+fn connector(pairs: Pairs) -> &'static str {
+    match pairs {
+        Pairs::Shared => "shared",
+        Pairs::Orchestrated => "nixl",
+    }
 }
 
 fn split(list: &str) -> Vec<&str> {

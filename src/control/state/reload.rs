@@ -48,7 +48,7 @@ impl State {
                 named.role != entry.spec.role || (named.fixed.is_some() && is_said_otherwise)
             };
             // Policies are those of a model's first worker: where the rules are others, all begin anew.
-            if is_ours && (has_other_rules || named.is_none_or(|named| is_another(named))) {
+            if is_ours && (has_other_rules || named.is_none_or(is_another)) {
                 self.remove(id, now, orders);
                 continue;
             }

@@ -59,10 +59,10 @@ pub(crate) fn worker_specs(config: &ControlConfig) -> Result<Vec<WorkerSpec>, Co
     for PairWorker { url, role, bootstrap_port } in &config.pair_workers {
         specs.push(spec(url, *role, *bootstrap_port)?);
     }
-    for FixedWorker { url, role, handoff, fixed } in &config.fixed_workers {
+    for FixedWorker { url, role, connector, fixed } in &config.fixed_workers {
         let mut spec = spec(url, *role, None)?;
-        if let Some(handoff) = handoff {
-            spec.set_handoff(*handoff);
+        if let Some(connector) = connector {
+            spec.set_connector(connector);
         }
         specs.push(WorkerSpec { fixed: Some(Arc::clone(fixed)), ..spec });
     }

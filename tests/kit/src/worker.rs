@@ -153,6 +153,11 @@ impl Worker {
         self.exchanges.recv_timeout(DEADLINE).expect("the gateway sends a request")
     }
 
+    /// The next request for the test, if one comes in time.
+    pub fn exchange_within(&self, limit: Duration) -> Option<Exchange> {
+        self.exchanges.recv_timeout(limit).ok()
+    }
+
     /// The next request for the test, if one came already.
     pub fn exchange_now(&self) -> Option<Exchange> {
         self.exchanges.try_recv().ok()

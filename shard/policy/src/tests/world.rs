@@ -147,6 +147,7 @@ impl World {
                 transport: fleet::snapshot::Transport::Plain,
                 addresses: Box::new([]),
                 authorization: None,
+                handoff: Handoff::Bootstrap,
                 weight: old.weight,
                 ring_weight: old.ring_weight,
                 can_continue,

@@ -25,7 +25,7 @@ const C: &str = "http://10.0.0.3:8000";
 fn worker(url: &str, models: &[&str]) -> FixedWorker {
     let models = models.iter().map(|&model| model.to_owned()).collect();
     let fixed = Arc::new(Fixed { models, ..Fixed::default() });
-    FixedWorker { url: url.to_owned(), role: Role::Regular, handoff: None, fixed }
+    FixedWorker { url: url.to_owned(), role: Role::Regular, connector: None, fixed }
 }
 
 fn settings(workers: &[FixedWorker], default: Policy) -> ControlConfig {
