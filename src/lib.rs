@@ -18,6 +18,7 @@ mod replay;
 mod run;
 pub mod services;
 mod sockets;
+mod stack;
 mod systemd;
 mod tls;
 mod traces;

@@ -94,7 +94,8 @@ pub(crate) async fn begin(
     }
     let said = end(client).await?;
     client.prefill = None;
-    Ok(told(&said, &worker))
+    let is_overwritten = shard.config().has_stack;
+    Ok(told(&said, &worker, is_overwritten))
 }
 
 /// The log probabilities that the prefill worker has for the answer, if it is to have any: waits for them.
@@ -276,8 +277,9 @@ fn bare_host(authority: &str) -> &str {
     }
 }
 
-/// The members for the decode worker that the prefill worker's answer tells.
-fn told(said: &[u8], prefill: &Worker) -> String {
+/// The members for the decode worker that the prefill worker's answer tells. Its host is the one that is dialled here if
+/// it says none, or if `is_overwritten`.
+fn told(said: &[u8], prefill: &Worker, is_overwritten: bool) -> String {
     const PARAMS: &str = "kv_transfer_params";
     if prefill.handoff != Handoff::Nixl {
         return String::new();
@@ -287,7 +289,7 @@ fn told(said: &[u8], prefill: &Worker) -> String {
     let Some(Value::Object(mut params)) = said.remove(PARAMS) else { return String::new() };
     // Engines that do not know their own address leave it to us.
     let host = params.entry("remote_host").or_insert(Value::Null);
-    if host.is_null() {
+    if host.is_null() || is_overwritten {
         *host = bare_host(&prefill.host).into();
     }
     format!("\"{PARAMS}\":{}", Value::Object(params))

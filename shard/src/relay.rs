@@ -213,6 +213,7 @@ async fn unheard(
 
 /// The worker's answer has come whole.
 fn answered_whole(shard: &Rc<Shard>, leg: &mut Leg, status: u16) {
+    leg.finish(|| shard.clock.now());
     leg.judge(shard, retry::outcome_of(status));
     let cells = &leg.worker().cells;
     cells.succeed();
@@ -318,7 +319,8 @@ pub(crate) async fn fail(
     trace.end = End::Broken;
     trace.error = Some(error.code);
     let mut out = Vec::new();
-    if relay.fail(trace.endpoint, error, &mut out) {
+    // Clients of vLLM's production-stack router know a cut stream by its missing end.
+    if trace.stack.is_none() && relay.fail(trace.endpoint, error, &mut out) {
         // Whether it arrives or not, the connection ends here.
         let _ = client.send(shard, &out, b"").await;
     }
@@ -424,7 +426,10 @@ async fn send_whole(
         out.extend_from_slice(body);
         body = b"";
     }
+    let now = shard.clock.now();
     if let Some(leg) = &mut trace.leg {
+        leg.first_byte(now);
+        leg.note_usage(whole.body);
         leg.release();
     }
     trace.status = whole.head.status;
@@ -432,7 +437,7 @@ async fn send_whole(
         trace.answer_begun();
     }
     admit::note_answer(trace, whole.body);
-    trace.first_byte = Some(shard.clock.now());
+    trace.first_byte = Some(now);
     let sent = client.send(shard, &out, body).await;
     shard.give_buffer(out);
     sent.map_err(|()| None)

@@ -46,10 +46,12 @@ use crate::batches::Surroundings;
 use crate::cli::Launch;
 use crate::config::Config;
 use crate::config::PodsConfig;
+use crate::config::stack::StackConfig;
 use crate::control;
 use crate::control::ControlConfig;
 use crate::control::Destinations;
 use crate::control::Doors;
+use crate::control::MetricsPage;
 use crate::control::State;
 use crate::control::event::Event;
 use crate::control::worker::Checks;
@@ -71,6 +73,9 @@ use crate::services::jwks;
 use crate::services::jwks::Issuer;
 use crate::sockets;
 use crate::sockets::Sockets;
+use crate::stack::Statistics;
+use crate::stack::watch::Watched;
+use crate::stack::watch::has_tls as has_tls_workers;
 use crate::systemd;
 use crate::systemd::Pulse;
 use crate::tls;
@@ -155,7 +160,8 @@ impl Parts {
         let is_successor = before.is_some();
         let sockets = Sockets::open(&config, before.as_deref_mut())?;
         let start = before.as_ref().map_or(began, |before| before.start());
-        if before.as_ref().is_some_and(|before| before.has_tls_workers()) {
+        let has_tls = before.as_ref().is_some_and(|before| before.has_tls_workers());
+        if has_tls || has_tls_workers(&config.fleet.fixed_workers) {
             // Shards are given them before anybody has looked at them here.
             config.tls.client.authorities.load();
         }
@@ -191,14 +197,15 @@ impl Parts {
             reloads: Arc::default(),
             gate: shared.gate.clone(),
         };
-        let scraped = serve_metrics(metrics, sources.clone(), Arc::clone(&shared.lifecycle));
+        let scraped =
+            metrics.map(|metrics| serve_metrics(metrics, sources.clone(), Arc::clone(&shared.lifecycle)));
         let control = ControlPlane {
             config: control_config,
             state,
             inboxes,
             services: Services::new().map_err(no_thread)?,
             pods,
-            tasks: std::iter::once(scraped).chain(verify).chain(export).chain(service).collect(),
+            tasks: scraped.into_iter().chain(verify).chain(export).chain(service).collect(),
             is_successor,
         };
         let data = DataPlane { listeners, admin_listener, decisions };
@@ -275,6 +282,7 @@ impl ControlPlane {
     pub(super) fn spawn(mut self, site: &Site, launch: Option<Launch>) -> Result<JoinHandle<()>, Failure> {
         let results = self.results();
         let Site { config, shared, sources, start, .. } = site;
+        let metrics = config.stack.as_ref().map(|stack| self.keep_statistics(stack, site));
         self.tasks.extend(config.tls.server.clone().map(watch_certificate));
         if let Some(launch) = launch {
             self.watch_signals(site, launch)?;
@@ -306,9 +314,22 @@ impl ControlPlane {
             services: handle,
             snapshot: Arc::clone(&shared.snapshot),
             lifecycle: Arc::clone(&shared.lifecycle),
+            metrics,
             shard_stats: sources.shards.clone(),
         };
         control::spawn(state, doors, *start).map_err(no_thread)
+    }
+
+    /// Has statistics by engine kept and logged; returns what makes the metrics page of them.
+    fn keep_statistics(&mut self, stack: &StackConfig, site: &Site) -> MetricsPage {
+        let statistics = Arc::new(Statistics::new(site.sources.clone(), stack, site.start));
+        let sampled = Arc::clone(&statistics);
+        self.tasks.push(Box::new(move || Box::pin(sampled.sample())));
+        if let Some(interval) = stack.log_stats {
+            let logged = Arc::clone(&statistics);
+            self.tasks.push(Box::new(move || Box::pin(logged.log(interval))));
+        }
+        MetricsPage(Arc::new(move || statistics.page()))
     }
 
     /// Has SIGHUP and SIGUSR2 do what they are for. Both are caught before anybody is told that the process is ready.
@@ -334,8 +355,11 @@ impl ControlPlane {
             filter: logs.filter(),
             control: self.results(),
             counts: Arc::clone(&sources.reloads),
+            authorities: Arc::clone(&config.tls.client.authorities),
+            is_refused: false,
         };
-        self.tasks.push(Box::new(move || Box::pin(reloader.watch(signals))));
+        let file = config.stack.as_ref().and_then(|stack| stack.dynamic.clone()).map(Watched::new);
+        self.tasks.push(Box::new(move || Box::pin(reloader.watch(signals, file))));
         Ok(())
     }
 }
@@ -412,6 +436,8 @@ pub(crate) fn control_config(
         decisions: decisions.to_vec(),
         worker_urls: fleet.worker_urls.clone(),
         pair_workers: fleet.pair_workers.clone(),
+        fixed_workers: fleet.fixed_workers.clone(),
+        stack: fleet.stack.clone(),
         dp_aware: fleet.dp_aware,
         api_key: config.security.api_key.clone(),
         hides_workers: config.security.is_control_closed,

@@ -34,6 +34,7 @@ mod retries;
 mod routing;
 mod security;
 mod slow;
+mod stack;
 mod streams;
 mod systemd;
 mod tls;

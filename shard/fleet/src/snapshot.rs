@@ -24,8 +24,10 @@ use crate::lengths::LengthHistogram;
 use crate::ring::Ring;
 use crate::rules::Policy;
 use crate::secret::Secret;
+use crate::stack::Stack;
 use crate::stats::ModelStats;
 use crate::sticky::StickyTable;
+use crate::tally::Tallies;
 use crate::tree::TreeSnapshot;
 pub use crate::workers::WorkerTable;
 
@@ -64,6 +66,8 @@ pub struct Worker {
     pub cells: Arc<WorkerCells>,
     /// Where its load is kept for selection: the boards of the models it serves.
     pub boards: SmallVec<[Arc<Board>; 1]>,
+    /// What is counted of it beside that, where statistics by engine are kept.
+    pub tallies: Option<Arc<Tallies>>,
 }
 
 /// What part of a request a worker does.
@@ -217,6 +221,8 @@ pub struct Fleet {
     pub health_generate: Page,
     /// Answer of `/v1/models`.
     pub models: Page,
+    /// What is other for clients of vLLM's production-stack router; none for all others.
+    pub stack: Option<Arc<Stack>>,
 }
 
 /// Why no pool serves a request.

@@ -64,6 +64,7 @@ struct Shared {
     mode: Mutex<Mode>,
     health: AtomicU16,
     ranks: AtomicU16,
+    metrics: Mutex<Option<String>>,
     received: Mutex<Vec<Received>>,
     asked: Mutex<Vec<String>>,
     accepted: AtomicUsize,
@@ -108,6 +109,7 @@ impl Worker {
             mode: Mutex::new(mode),
             health: AtomicU16::new(200),
             ranks: AtomicU16::new(1),
+            metrics: Mutex::default(),
             received: Mutex::default(),
             asked: Mutex::default(),
             accepted: AtomicUsize::new(0),
@@ -179,6 +181,11 @@ impl Worker {
     /// Says that it has so many data-parallel ranks, when it is asked next.
     pub fn set_ranks(&self, ranks: u16) {
         self.shared.ranks.store(ranks, Ordering::Relaxed);
+    }
+
+    /// Shows this metrics page, instead of none.
+    pub fn set_metrics(&self, page: &str) {
+        *lock(&self.shared.metrics) = Some(page.to_owned());
     }
 
     /// Answers health checks with this status.
