@@ -1,6 +1,7 @@
 //! Putting the process together, and taking it apart.
 
 mod parts;
+mod sources;
 
 use std::thread::JoinHandle;
 use std::time::Duration;

@@ -44,6 +44,7 @@ use crate::intake::BodyPlan;
 use crate::limits;
 use crate::limits::HEAD_LIMITS;
 use crate::media;
+use crate::page;
 use crate::relay;
 use crate::relay::Downstream;
 use crate::relay::Relayed;
@@ -61,8 +62,6 @@ use crate::tenants;
 pub(crate) const PREFLIGHT: &str = "OPTIONS";
 /// Seconds after which a call that control refused for the moment may be made again.
 const ADMIN_RETRY_AFTER_S: &str = "1";
-const TEXT: &str = "text/plain; charset=utf-8";
-const JSON: &str = "application/json";
 
 /// Reads one request from the connection and answers it.
 ///
@@ -244,7 +243,7 @@ async fn handle(
         return answer_error(shard, client, connection, &error, trace).await;
     }
     if is_preflight(trace) {
-        return preflight(shard, client, connection, trace).await;
+        return page::preflight(shard, client, connection, trace).await;
     }
     let caller = match incoming.admission {
         Ok(caller) => caller,
@@ -257,7 +256,7 @@ async fn handle(
             let error = ApiError::new(ErrorCode::BatchesUnavailable, "files and batches are not served now");
             answer_error(shard, client, connection, &error, trace).await
         }
-        Handler::Page => page(shard, client, connection, trace).await,
+        Handler::Page => page::page(shard, client, connection, trace).await,
         Handler::Admin => admin(shard, client, incoming, caller.principal.as_ref(), connection, trace).await,
         Handler::Relay(shape) => {
             let is_json =
@@ -370,57 +369,6 @@ fn connection_after(shard: &Shard, head: &RequestHead<'_>) -> Connection {
     } else {
         Connection::Keep
     }
-}
-
-/// What any path answers a browser that asks whether it may send a request (Fetch standard §4.8), and whoever else asks
-/// for its options.
-async fn preflight(
-    shard: &Rc<Shard>,
-    client: &mut Client<'_>,
-    connection: Connection,
-    trace: &mut Trace<'_>,
-) -> Next {
-    trace.cors = trace.cors.for_preflight();
-    let methods = trace.endpoint.methods();
-    let allow = [("allow", methods)];
-    let extra = if methods.is_empty() { &[] } else { &allow[..] };
-    let own = Own { status: 200, content_type: TEXT, body: b"", error_code: None, extra };
-    answer(shard, client, connection, &own, trace).await
-}
-
-/// What the shard answers from its snapshot.
-async fn page(
-    shard: &Rc<Shard>,
-    client: &mut Client<'_>,
-    connection: Connection,
-    trace: &mut Trace<'_>,
-) -> Next {
-    let stack = trace.stack.clone();
-    if let Some(stack) = &stack
-        && let Some(body) = stack::page(stack, trace.endpoint)
-    {
-        let own = Own { status: 200, content_type: JSON, body, error_code: None, extra: &[] };
-        return answer(shard, client, connection, &own, trace).await;
-    }
-    let fleet = shard.fleet();
-    let page = match trace.endpoint {
-        Endpoint::Readiness => &fleet.readiness,
-        Endpoint::HealthGenerate => &fleet.health_generate,
-        Endpoint::Models => &fleet.models,
-        _ => {
-            let own = Own { status: 200, content_type: TEXT, body: b"OK", error_code: None, extra: &[] };
-            return answer(shard, client, connection, &own, trace).await;
-        }
-    };
-    let error_code = (page.status >= 400).then_some(ErrorCode::NoWorkers.code());
-    let own = Own {
-        status: page.status,
-        content_type: page.content_type,
-        body: &page.body,
-        error_code,
-        extra: &[],
-    };
-    answer(shard, client, connection, &own, trace).await
 }
 
 /// What control answers.

@@ -33,6 +33,7 @@ mod limits;
 pub mod listen;
 mod logprobs;
 mod media;
+mod page;
 mod patience;
 pub mod pick;
 mod port;

@@ -45,7 +45,6 @@ use crate::batches;
 use crate::batches::Surroundings;
 use crate::cli::Launch;
 use crate::config::Config;
-use crate::config::PodsConfig;
 use crate::config::stack::StackConfig;
 use crate::control;
 use crate::control::ControlConfig;
@@ -54,11 +53,6 @@ use crate::control::Doors;
 use crate::control::MetricsPage;
 use crate::control::State;
 use crate::control::event::Event;
-use crate::control::worker::Checks;
-use crate::control::worker::Source;
-use crate::discovery::Herald;
-use crate::discovery::dns;
-use crate::discovery::kubernetes;
 use crate::handover::Inheritance;
 use crate::handover::Succession;
 use crate::handover::successor;
@@ -67,6 +61,7 @@ use crate::logs::Logs;
 use crate::metrics;
 use crate::metrics::Sources;
 use crate::reload::Reloader;
+use crate::run::sources;
 use crate::services::ExtraTask;
 use crate::services::Services;
 use crate::services::jwks;
@@ -120,7 +115,7 @@ pub(super) struct ControlPlane {
     tasks: Vec<ExtraTask>,
     is_successor: bool,
     /// The cluster whose pods are workers, if any are.
-    pods: Option<(kube::Config, PodsConfig)>,
+    cluster: Option<kube::Config>,
 }
 
 /// The far ends of the roads to control.
@@ -153,7 +148,7 @@ impl Parts {
         let (driver, refusal) = resolve_driver(config.driver)?;
         // Before anything listens: whoever can connect can be answered.
         let issuer = config.security.tokens.take().map(find_issuer).transpose()?;
-        let pods = config.fleet.pods.clone().map(find_cluster).transpose()?;
+        let cluster = sources::find_cluster(&config)?;
         let prepared = config.batches.as_ref().map(batches::prepare).transpose()?;
         let mut succession = config.handover.as_deref().map(Succession::begin).transpose()?;
         let mut before = succession.as_mut().and_then(Succession::before);
@@ -204,7 +199,7 @@ impl Parts {
             state,
             inboxes,
             services: Services::new().map_err(no_thread)?,
-            pods,
+            cluster,
             tasks: scraped.into_iter().chain(verify).chain(export).chain(service).collect(),
             is_successor,
         };
@@ -296,14 +291,7 @@ impl ControlPlane {
             };
             self.tasks.push(Box::new(move || Box::pin(systemd::feed_watchdog(pulse, interval))));
         }
-        if let Some((cluster, pods)) = self.pods.take() {
-            let herald = herald(config, Source::Kubernetes, results.clone());
-            self.tasks.push(Box::new(move || Box::pin(kubernetes::run(cluster, pods, herald))));
-        }
-        if let Some(names) = config.fleet.names.clone() {
-            let herald = herald(config, Source::Dns, results.clone());
-            self.tasks.push(Box::new(move || Box::pin(dns::run(names, herald))));
-        }
+        self.tasks.extend(sources::tasks(config, self.cluster.take(), &results));
         let Self { state, inboxes, services, tasks, .. } = self;
         let (handle, _thread) =
             services.spawn(results, destinations(config), &config.tls.client, tasks).map_err(no_thread)?;
@@ -362,19 +350,6 @@ impl ControlPlane {
         self.tasks.push(Box::new(move || Box::pin(reloader.watch(signals, file))));
         Ok(())
     }
-}
-
-/// What a source of workers tells control through.
-fn herald(config: &Config, source: Source, results: Sender<Event>) -> Herald {
-    let (checks, api_key) = (Checks::from(&config.fleet.health), config.security.api_key.clone());
-    Herald { source, results, checks, api_key }
-}
-
-/// Finds the cluster before anything listens: without it no worker would ever be found.
-fn find_cluster(pods: PodsConfig) -> Result<(kube::Config, PodsConfig), Failure> {
-    let cluster = kubernetes::find()
-        .map_err(|error| Failure::usage(format!("--service-discovery: no cluster was found: {error}")))?;
-    Ok((cluster, pods))
 }
 
 fn no_thread(error: std::io::Error) -> Failure {
