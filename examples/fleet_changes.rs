@@ -72,6 +72,8 @@ fn config(workers: u32, policy: &str) -> ControlConfig {
         dp_aware: false,
         worker_urls: (0..workers).map(url).collect(),
         pair_workers: Vec::new(),
+        fixed_workers: Vec::new(),
+        stack: None,
         api_key: None,
         hides_workers: false,
         destinations: Destinations::Usual,
@@ -135,7 +137,7 @@ impl Bench {
     fn asked(&mut self) -> Vec<WorkerId> {
         let worker = |order| match order {
             Order::Task(Task::Probe { worker, .. } | Task::Describe { worker, .. }) => Some(worker),
-            Order::Task(_) | Order::Reply { .. } | Order::Export { .. } => None,
+            Order::Task(_) | Order::Reply { .. } | Order::Metrics { .. } | Order::Export { .. } => None,
         };
         self.orders.drain(..).filter_map(worker).collect()
     }
@@ -187,7 +189,7 @@ fn described(worker: WorkerId) -> Event {
 fn polled(worker: WorkerId) -> Event {
     let load = Some(EngineLoad { running: Some(3), ..EngineLoad::default() });
     let endpoints = control::poll::Endpoints::of(engine::metadata::Dialect::Vllm);
-    Event::Polled { worker, polled: Box::new(Polled { load, marks: None, endpoints }) }
+    Event::Polled { worker, polled: Box::new(Polled { load, marks: None, prefix: None, endpoints }) }
 }
 
 fn median_us(times: &mut [u128]) -> f64 {

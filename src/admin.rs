@@ -12,6 +12,7 @@ pub(crate) mod loads;
 pub(crate) mod page;
 pub(crate) mod query;
 pub(crate) mod server;
+pub(crate) mod stack;
 pub(crate) mod workers;
 
 use std::time::Duration;
@@ -34,6 +35,8 @@ pub(crate) enum Answer {
     WhenHealthy(WorkerId),
     /// When these workers have said something.
     WhenAsked(Question, Vec<WorkerId>),
+    /// When the loop has the metrics page.
+    Metrics,
 }
 
 impl From<AdminReply> for Answer {
@@ -45,7 +48,8 @@ impl From<AdminReply> for Answer {
 /// Carries out one call.
 pub(crate) fn handle(state: &mut State, call: AdminCall, now: Duration, orders: &mut Vec<Order>) {
     let AdminCall { method, path, query, body, request_id, reply: to } = call;
-    let endpoint = Endpoint::resolve(&path);
+    let endpoint =
+        if state.config.stack.is_some() { Endpoint::resolve_stack(&path) } else { Endpoint::resolve(&path) };
     // A path may name a worker by a URL that nobody should see.
     tracing::debug!(%method, path = endpoint.template(), %request_id, "admin call");
     let query = query.as_deref().unwrap_or_default();
@@ -68,12 +72,18 @@ pub(crate) fn handle(state: &mut State, call: AdminCall, now: Duration, orders: 
         (Endpoint::GetModelInfo, "GET") => fan_out::get_model_info(state),
         (Endpoint::GetServerInfo, "GET") => server::info(state, now).into(),
         (Endpoint::DebugDecisions, "GET") => decisions::list(state, query).into(),
+        (Endpoint::Engines, "GET") => stack::engines(state).into(),
+        (Endpoint::Sleep, "POST") => stack::ask(state, stack::sleep(query), query),
+        (Endpoint::WakeUp, "POST") => stack::ask(state, Question::WakeUp, query),
+        (Endpoint::IsSleeping, "GET") => stack::ask(state, Question::IsSleeping, query),
+        (Endpoint::Metrics, "GET") => Answer::Metrics,
         _ => answer::not_found(&path).into(),
     };
     match answer {
         Answer::Now(reply) => orders.push(Order::Reply { to, reply }),
         Answer::WhenHealthy(worker) => state.answer_when_healthy(worker, to),
         Answer::WhenAsked(question, workers) => state.ask(question, workers, to, orders),
+        Answer::Metrics => orders.push(Order::Metrics { to }),
     }
 }
 

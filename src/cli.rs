@@ -6,6 +6,7 @@
 mod file;
 mod flags;
 mod replay;
+pub(crate) mod stack;
 mod unbuilt;
 
 use std::collections::BTreeMap;
@@ -22,12 +23,14 @@ use clap::Parser;
 use clap::Subcommand;
 use clap::error::ErrorKind;
 
+use crate::EXIT_FAILURE;
 use crate::EXIT_USAGE;
 pub(crate) use crate::cli::flags::AdmissionFlags;
 pub(crate) use crate::cli::flags::BatchFlags;
 pub(crate) use crate::cli::flags::BreakerFlags;
 pub(crate) use crate::cli::flags::ClientFlags;
 pub(crate) use crate::cli::flags::DemoFlags;
+pub(crate) use crate::cli::flags::DiscoveryFlags;
 pub(crate) use crate::cli::flags::EngineFlags;
 pub(crate) use crate::cli::flags::LaunchFlags;
 pub(crate) use crate::cli::flags::PairFlags;
@@ -37,6 +40,7 @@ pub(crate) use crate::cli::flags::TraceFlags;
 pub(crate) use crate::cli::flags::security::SecurityFlags;
 pub(crate) use crate::cli::replay::ReplayFlags;
 pub(crate) use crate::cli::replay::ThresholdFlags;
+use crate::cli::stack::StackFlags;
 
 /// What to do.
 #[derive(Debug)]
@@ -59,6 +63,8 @@ pub(crate) struct Launch {
     pub(crate) given: Given,
     /// The command line, to be read again with what its file says by then.
     pub(crate) argv: Vec<String>,
+    /// What was typed in the words of vLLM's production-stack, if it was; `flags` follow from it.
+    pub(crate) stack: Option<Box<StackFlags>>,
 }
 
 /// The values of flags as they were given, by name.
@@ -95,6 +101,8 @@ pub(crate) enum Exit {
     Shown(String),
     /// Printed to standard error, exit code 2.
     Refused(String),
+    /// Printed to standard error, exit code 1.
+    Failed(String),
 }
 
 impl Exit {
@@ -107,6 +115,10 @@ impl Exit {
             Self::Refused(text) => {
                 eprintln!("{}", text.trim_end());
                 ExitCode::from(EXIT_USAGE)
+            }
+            Self::Failed(text) => {
+                eprintln!("{}", text.trim_end());
+                ExitCode::from(EXIT_FAILURE)
             }
         }
     }
@@ -142,6 +154,9 @@ enum Sub {
 
 /// Reads a command line, program name first.
 pub(crate) fn parse(argv: Vec<String>) -> Result<Command, Exit> {
+    if stack::is_meant(&argv) {
+        return stack::parse(argv);
+    }
     if let Some(flag) = argv.iter().skip(1).find_map(|argument| unbuilt::find(argument)) {
         return Err(Exit::Refused(format!("ringway: {flag} is not supported yet")));
     }
@@ -164,7 +179,7 @@ pub(crate) fn parse(argv: Vec<String>) -> Result<Command, Exit> {
     };
     let given = given(&matches).unwrap_or_default();
     let cli = Cli::from_arg_matches(&matches).map_err(refused)?;
-    let launch = |flags| Command::Launch(Box::new(Launch { flags, given, argv }));
+    let launch = |flags| Command::Launch(Box::new(Launch { flags, given, argv, stack: None }));
     Ok(match cli.command {
         None => launch(cli.launch),
         Some(Sub::Launch(flags)) => launch(*flags),
@@ -172,6 +187,14 @@ pub(crate) fn parse(argv: Vec<String>) -> Result<Command, Exit> {
         Some(Sub::EngineSim(flags)) => Command::EngineSim(flags),
         Some(Sub::Replay(flags)) => Command::Replay(flags),
     })
+}
+
+/// The flags that another front end's mean, typed out as they would be here.
+fn translated(argv: &[String]) -> Result<LaunchFlags, Exit> {
+    let mut command = Cli::command();
+    command.build();
+    let matches = read(&command, argv)?;
+    Ok(Cli::from_arg_matches(&matches).map_err(refused)?.launch)
 }
 
 fn read(command: &clap::Command, argv: &[String]) -> Result<ArgMatches, Exit> {

@@ -2,10 +2,12 @@
 
 mod admission;
 pub(crate) mod batches;
+mod discovery;
 mod edge;
 mod pairs;
 mod reliability;
 mod security;
+pub(crate) mod stack;
 mod tenants;
 mod traces;
 mod yaml;
@@ -27,18 +29,24 @@ use fleet::rules::Policy;
 use fleet::rules::PrefixAware;
 use fleet::rules::PrefixHash;
 use fleet::rules::Rules;
+use fleet::stack::Stack;
 use shard::ShardConfig;
 use shard::guard::Guard;
 use shard::rt::cpu;
 use shard::rt::driver::IoDriver;
 
 use crate::Failure;
+use crate::cli::Launch;
 use crate::cli::LaunchFlags;
 use crate::config::batches::BatchConfig;
+pub(crate) use crate::config::discovery::PodsConfig;
 use crate::config::security::SecurityConfig;
+use crate::config::stack::StackConfig;
+use crate::control::FixedWorker;
 use crate::control::HealthConfig;
 use crate::control::PairWorker;
 use crate::control::pace::PaceRules;
+use crate::discovery::dns::NamesConfig;
 use crate::tls::Tls;
 
 /// Upper bounds of duration histograms in seconds, when none are given: the SGLang gateway's.
@@ -84,10 +92,13 @@ pub(crate) struct Config {
     /// `host:port` of who collects spans, if requests are traced.
     pub(crate) collector: Option<String>,
     pub(crate) security: SecurityConfig,
-    pub(crate) metrics: SocketAddr,
+    /// Where metrics have a listener of their own.
+    pub(crate) metrics: Option<SocketAddr>,
     pub(crate) duration_bounds_us: Arc<[u64]>,
     /// Where processes hand over, if they do.
     pub(crate) handover: Option<PathBuf>,
+    /// What the front end of vLLM's production-stack has beside.
+    pub(crate) stack: Option<StackConfig>,
 }
 
 /// What control runs by.
@@ -97,6 +108,12 @@ pub(crate) struct FleetConfig {
     pub(crate) bucket_adjust_interval: Duration,
     pub(crate) worker_urls: Vec<String>,
     pub(crate) pair_workers: Vec<PairWorker>,
+    pub(crate) fixed_workers: Vec<FixedWorker>,
+    pub(crate) stack: Option<Arc<Stack>>,
+    /// Pods that are workers, if any are looked for.
+    pub(crate) pods: Option<PodsConfig>,
+    /// Names that stand for workers, if any do.
+    pub(crate) names: Option<NamesConfig>,
     pub(crate) dp_aware: bool,
     pub(crate) health: HealthConfig,
     pub(crate) startup_timeout: Duration,
@@ -119,6 +136,20 @@ pub(crate) struct LogConfig {
     pub(crate) level: tracing::Level,
     pub(crate) is_json: bool,
     pub(crate) dir: Option<PathBuf>,
+    /// Whether the end of every request is logged.
+    pub(crate) has_access: bool,
+}
+
+/// Validates what was typed, in whichever front end's words.
+///
+/// # Errors
+/// The first flag that cannot be used, as one line.
+pub(crate) fn of_launch(launch: &Launch) -> Result<Config, Failure> {
+    let Some(flags) = &launch.stack else { return lower(&launch.flags) };
+    // This front end ends with the same code whatever is wrong.
+    let mut config = lower(&launch.flags).map_err(|error| Failure::runtime(error.to_string()))?;
+    stack::apply(flags, &mut config)?;
+    Ok(config)
 }
 
 /// Validates flags.
@@ -150,16 +181,18 @@ pub(crate) fn lower(flags: &LaunchFlags) -> Result<Config, Failure> {
             level: log_level(flags)?,
             is_json: flags.logs.log_json,
             dir: flags.logs.log_dir.clone(),
+            has_access: true,
         },
         batches,
         retry_budget_percent: flags.retries.retry_budget_percent,
         collector: traces::collector(&flags.traces)?,
-        metrics: SocketAddr::new(
+        metrics: Some(SocketAddr::new(
             host("--prometheus-host", &flags.metrics.prometheus_host)?,
             nonzero_port("--prometheus-port", flags.metrics.prometheus_port)?,
-        ),
+        )),
         duration_bounds_us: duration_bounds(&flags.metrics.prometheus_duration_buckets)?,
         handover: flags.life.handover_socket.clone(),
+        stack: None,
     })
 }
 
@@ -201,24 +234,15 @@ fn rules(flags: &LaunchFlags) -> Result<Rules, Failure> {
     let default = rules.policy(name).ok_or_else(|| {
         Failure::usage(format!("unknown policy `{name}`: use {}", Policy::NAMES.join(", ")))
     })?;
-    let half = |flag: &str, name: &Option<String>| {
-        let Some(name) = name else { return Ok(None) };
-        let policy = rules.policy(name).ok_or_else(|| {
-            Failure::usage(format!("{flag}: unknown policy `{name}`: use {}", Policy::NAMES.join(", ")))
-        })?;
-        Ok(Some(policy))
-    };
-    let rules = Rules {
-        prefill: half("--prefill-policy", &flags.pairs.prefill_policy)?,
-        decode: half("--decode-policy", &flags.pairs.decode_policy)?,
-        ..rules
-    };
+    let [prefill, decode] = pairs::policies(&flags.pairs, &rules)?;
+    let rules = Rules { prefill, decode, ..rules };
     match default {
         // Where models come and go, so do workers.
         Policy::PowerOfTwo
             if flags.workers.worker_urls.len() < 2
                 && !routing.enable_igw
-                && !flags.pairs.pd_disaggregation =>
+                && !flags.pairs.are_wanted()
+                && !flags.discovery.service_discovery =>
         {
             Err(Failure::usage("--policy power_of_two needs at least 2 workers in --worker-urls"))
         }
@@ -343,6 +367,7 @@ fn shard_config(flags: &LaunchFlags, tls: &Tls, guard: Arc<Guard>) -> Result<Sha
         guard,
         tenant_header: admission::tenant_header(&flags.admission)?,
         tenant_policies: tenants::policies(&flags.admission)?,
+        has_stack: false,
         seed,
     })
 }
@@ -361,6 +386,10 @@ fn fleet_config(flags: &LaunchFlags, rules: Rules) -> Result<FleetConfig, Failur
         )?,
         worker_urls: workers.worker_urls.clone(),
         pair_workers: pairs::workers(&flags.pairs)?,
+        fixed_workers: Vec::new(),
+        stack: None,
+        pods: discovery::pods(&flags.discovery, &flags.pairs)?,
+        names: discovery::names(&flags.discovery)?,
         dp_aware: workers.dp_aware,
         health: HealthConfig {
             failure_threshold: health.health_failure_threshold,

@@ -32,10 +32,14 @@ pub(crate) mod worker;
 
 pub use self::config::ConfigError;
 pub use self::config::ControlConfig;
+pub use self::config::Fixed;
+pub use self::config::FixedWorker;
 pub use self::config::HealthConfig;
+pub use self::config::Inference;
 pub use self::config::PairWorker;
 pub use self::destination::Destinations;
 pub use self::run::Doors;
+pub use self::run::MetricsPage;
 pub use self::run::spawn;
 pub use self::state::Order;
 pub use self::state::State;

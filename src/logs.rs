@@ -44,10 +44,10 @@ impl std::fmt::Debug for Filter {
 }
 
 impl Filter {
-    /// Logs from this level on, unless the environment says something else.
-    pub(crate) fn set(&self, level: tracing::Level) {
+    /// Logs what `config` says, unless the environment says something else.
+    pub(crate) fn set(&self, config: &LogConfig) {
         // It fails when somebody else's output is in use, as in tests.
-        let _ = self.0.reload(filter(level));
+        let _ = self.0.reload(filter(config));
     }
 }
 
@@ -56,7 +56,7 @@ impl Filter {
 /// # Errors
 /// When the log directory cannot be written.
 pub(crate) fn init(config: &LogConfig) -> Result<Logs, Failure> {
-    let (filter, handle) = reload::Layer::new(filter(config.level));
+    let (filter, handle) = reload::Layer::new(filter(config));
     let (standard_output, guard) = tracing_appender::non_blocking(std::io::stdout());
     let mut writers = vec![guard];
     let mut layers = vec![layer(config.is_json, standard_output)];
@@ -75,9 +75,12 @@ pub(crate) fn init(config: &LogConfig) -> Result<Logs, Failure> {
     Ok(Logs { _writers: writers, filter: Filter(handle) })
 }
 
-fn filter(level: tracing::Level) -> EnvFilter {
+fn filter(config: &LogConfig) -> EnvFilter {
+    let level = config.level;
+    let access = if config.has_access { "" } else { ",access=off" };
     // Whether calls are recorded is not a matter of how much else is said.
-    EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(format!("{level},audit=info")))
+    EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new(format!("{level},audit=info{access}")))
 }
 
 fn layer<W>(is_json: bool, writer: W) -> BoxedLayer

@@ -24,6 +24,7 @@ use prometheus::process_collector::ProcessCollector;
 use prometheus::proto::MetricFamily;
 
 use crate::control::ControlStats;
+pub(crate) use crate::metrics::family::Family;
 pub(crate) use crate::metrics::listener::serve;
 
 /// Where the numbers come from.

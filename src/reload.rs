@@ -26,8 +26,11 @@ use crate::control::event::Event;
 use crate::logs::Filter;
 use crate::metrics::Reloads;
 use crate::run;
+use crate::stack;
+use crate::stack::watch::Watched;
 use crate::systemd;
 use crate::tls;
+use crate::tls::Authorities;
 
 /// Flags that may change while the process runs, besides those that begin with one of [`GROUPS`].
 const FLAGS: [&str; 29] = [
@@ -99,6 +102,10 @@ pub(crate) struct Reloader {
     pub(crate) filter: Filter,
     pub(crate) control: Sender<Event>,
     pub(crate) counts: Arc<Reloads>,
+    /// Whom workers' certificates are checked by.
+    pub(crate) authorities: Arc<Authorities>,
+    /// Whether a file of settings was refused, which `/health` says.
+    pub(crate) is_refused: bool,
 }
 
 /// Settings that were found good.
@@ -110,9 +117,19 @@ struct Good {
 }
 
 impl Reloader {
-    /// Reads the settings again at every signal.
-    pub(crate) async fn watch(mut self, mut signals: Signal) {
-        while signals.recv().await.is_some() {
+    /// Reads the settings again at every signal, and when a file of settings that is watched has changed.
+    pub(crate) async fn watch(mut self, mut signals: Signal, mut file: Option<Watched>) {
+        loop {
+            let changed = async {
+                match &mut file {
+                    Some(file) => file.changed().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                signal = signals.recv() => if signal.is_none() { return },
+                () = changed => {}
+            }
             systemd::notify_reloading();
             // Files may lie on a disk that does not answer, and control may be busy.
             let reloaded = tokio::task::spawn_blocking(move || {
@@ -129,7 +146,13 @@ impl Reloader {
 
     fn reload(&mut self) {
         match self.read() {
+            // Nobody wants to hear of a file that says what it said before.
+            Ok(good)
+                if good.launch.stack.is_some()
+                    && good.launch.stack == self.launch.stack
+                    && !self.is_refused => {}
             Ok(good) => {
+                self.is_refused = false;
                 info!(changed = good.changed.join(" "), "settings were read again");
                 self.put_in_place(good);
                 self.counts.done.add(1);
@@ -137,15 +160,27 @@ impl Reloader {
             Err(error) => {
                 warn!(%error, "the settings cannot be taken over: those before them stay");
                 self.counts.refused.add(1);
+                self.show_refusal(&error);
             }
         }
+    }
+
+    /// Has `/health` say why a file of settings does not hold.
+    fn show_refusal(&mut self, error: &Failure) {
+        let Some(flags) = &self.launch.stack else { return };
+        self.is_refused = true;
+        let Some(stack) = &mut self.control_config.stack else { return };
+        Arc::make_mut(stack).health = config::stack::health(flags, Some(&error.to_string()));
+        let _ = self.control.send(Event::Reload(Box::new(self.control_config.clone())));
     }
 
     fn read(&self) -> Result<Good, Failure> {
         let launch = match cli::parse(self.launch.argv.clone()) {
             Ok(Command::Launch(launch)) => *launch,
-            Err(Exit::Refused(why)) => {
-                return Err(Failure::usage(why.trim_start_matches("ringway: ").trim_end()));
+            Err(Exit::Refused(why) | Exit::Failed(why)) => {
+                return Err(Failure::usage(
+                    why.trim_start_matches("ringway: ").trim_start_matches("vllm-router: ").trim_end(),
+                ));
             }
             Ok(Command::Demo(_) | Command::EngineSim(_) | Command::Replay(_)) | Err(Exit::Shown(_)) => {
                 return Err(Failure::usage("the command line is another one than before"));
@@ -155,13 +190,17 @@ impl Reloader {
         if let Some(fixed) = changed.iter().find(|flag| !may_change(flag)) {
             return Err(Failure::usage(format!("{fixed} cannot change while the gateway runs")));
         }
-        let config = config::lower(&launch.flags)?;
+        let mut config = config::of_launch(&launch)?;
         if config.admission.is_some() != self.gate.is_some() {
             return Err(Failure::usage(
                 "--max-concurrent-requests cannot change between -1 and a number while the gateway runs",
             ));
         }
         let before = &self.control_config;
+        stack::watch::look_up(&mut config.fleet.fixed_workers, &before.fixed_workers, before.destinations);
+        if stack::watch::has_tls(&config.fleet.fixed_workers) {
+            self.authorities.load();
+        }
         let control_config = ControlConfig {
             seed: before.seed,
             block_seed: before.block_seed,
@@ -188,7 +227,7 @@ impl Reloader {
             gate.set_rules(rules, self.start.elapsed().as_micros() as u64);
         }
         self.retry_budget.set_percent(config.retry_budget_percent);
-        self.filter.set(config.logs.level);
+        self.filter.set(&config.logs);
         if let (Some(shown), Some(read)) = (&self.tls, &config.tls.server) {
             shown.adopt(read);
         }

@@ -40,7 +40,7 @@ pub(crate) struct Running {
 
 /// Starts a gateway and waits for its end.
 pub(crate) fn run(launch: Launch) -> Result<(), Failure> {
-    start(config::lower(&launch.flags)?, Some(launch))?.wait()
+    start(config::of_launch(&launch)?, Some(launch))?.wait()
 }
 
 /// Starts a gateway: gathers its parts, starts its threads, takes over from the process before, and says so. It listens
@@ -62,7 +62,7 @@ pub(crate) fn start(config: Config, launch: Option<Launch>) -> Result<Running, F
     systemd::notify("READY=1");
     info!(
         %listen,
-        metrics = %config.metrics,
+        metrics = config.metrics.map(tracing::field::display),
         admin = config.security.admin.map(tracing::field::display),
         shards = shards.len(),
         cpus = ?config.cpus,

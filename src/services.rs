@@ -196,8 +196,8 @@ impl Lane {
 
 async fn carry_out(task: Task, client: &Client) -> Event {
     match task {
-        Task::Probe { worker, target, path, lookup, timeout } => {
-            let probe = tokio::time::timeout(timeout, client.probe(&target, path.as_deref(), lookup));
+        Task::Probe { worker, target, ask, lookup, timeout } => {
+            let probe = tokio::time::timeout(timeout, client.probe(&target, &ask, lookup));
             Event::Probed { worker, probe: probe.await.unwrap_or_else(|_| Probe::timed_out()) }
         }
         Task::Describe { worker, target } => {
@@ -216,7 +216,7 @@ async fn carry_out(task: Task, client: &Client) -> Event {
 }
 
 /// Brings an event to control, however long its inbox is full.
-async fn deliver(mut event: Event, results: &Sender<Event>) {
+pub(crate) async fn deliver(mut event: Event, results: &Sender<Event>) {
     loop {
         match results.try_send(event) {
             Ok(()) | Err(TrySendError::Disconnected(_)) => return,

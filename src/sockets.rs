@@ -18,7 +18,8 @@ pub(crate) struct Sockets {
     pub(crate) main: Vec<Listener>,
     /// The control plane's own, if it has one.
     pub(crate) admin: Option<Listener>,
-    pub(crate) metrics: Listener,
+    /// For whoever scrapes, unless that is served where clients are.
+    pub(crate) metrics: Option<Listener>,
 }
 
 impl Sockets {
@@ -60,12 +61,11 @@ impl Sockets {
         if let (None, Some(address)) = (&admin, config.security.admin) {
             admin = bind(address, 1)?.pop();
         }
-        let metrics = match metrics.filter(|metrics| is_bound(metrics, config.metrics)) {
-            Some(metrics) => metrics,
-            None => {
-                bind(config.metrics, 1)?.pop().ok_or_else(|| Failure::runtime("no listener for metrics"))?
-            }
-        };
+        let mut metrics =
+            metrics.filter(|metrics| config.metrics.is_some_and(|wanted| is_bound(metrics, wanted)));
+        if let (None, Some(address)) = (&metrics, config.metrics) {
+            metrics = bind(address, 1)?.pop();
+        }
         let no_descriptor = |error| Failure::runtime(format!("cannot listen on {here}: {error}"));
         fill_up(&mut main, shards).map_err(no_descriptor)?;
         Ok(Self { main, admin, metrics })
@@ -79,7 +79,7 @@ impl Sockets {
         Ok(Self {
             main: self.main.iter().map(Listener::try_clone).collect::<io::Result<_>>()?,
             admin: self.admin.as_ref().map(Listener::try_clone).transpose()?,
-            metrics: self.metrics.try_clone()?,
+            metrics: self.metrics.as_ref().map(Listener::try_clone).transpose()?,
         })
     }
 

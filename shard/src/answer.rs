@@ -14,6 +14,7 @@ use crate::respond;
 use crate::respond::Answer;
 use crate::respond::Connection;
 use crate::respond::Method;
+use crate::stack::Reply;
 use crate::state::Shard;
 
 const JSON: &str = "application/json";
@@ -74,7 +75,11 @@ pub(crate) async fn answer_error(
         admit::make_room(shard, trace);
     }
     trace.error = Some(error.code);
-    let body = respond::error_body(error);
+    let stack = trace.stack.clone();
+    let reply = match &stack {
+        None => Reply { status: error.code.status(), content_type: JSON, body: respond::error_body(error) },
+        Some(stack) => Reply::of(error, trace.endpoint, stack.pairs),
+    };
     let retry_after = admit::retry_after_s(shard, error.code, trace).to_string();
     let retry_after = ("retry-after", retry_after.as_str());
     let extra: &[(&str, &str)] = match error.code {
@@ -92,10 +97,10 @@ pub(crate) async fn answer_error(
         _ => &[],
     };
     let own = Own {
-        status: error.code.status(),
-        content_type: JSON,
-        body: &body,
-        error_code: Some(error.code.code()),
+        status: reply.status,
+        content_type: reply.content_type,
+        body: &reply.body,
+        error_code: stack.is_none().then_some(error.code.code()),
         extra,
     };
     answer(shard, client, connection, &own, trace).await

@@ -36,6 +36,7 @@ use crate::route::Input;
 use crate::route::Leg;
 use crate::route::PrefillLeg;
 use crate::route::Route;
+use crate::stack;
 use crate::state::Shard;
 use crate::stop::Stop;
 
@@ -72,10 +73,10 @@ pub(crate) async fn run(
     trace: &mut Trace<'_>,
 ) -> Result<Answered, Stop> {
     loop {
-        let Route { leg, prefill } = match setback {
+        let Route { leg, prefill, session } = match setback {
             None => {
                 shard.retry_budget.deposit();
-                choose(shard, outgoing, trace).map_err(Stop::Reject)?
+                first(shard, client, outgoing, trace).await?
             }
             Some(setback) => match another(shard, client, outgoing, &setback, trace).await? {
                 Some(route) => {
@@ -90,6 +91,9 @@ pub(crate) async fn run(
         }
         trace.attempts.begin();
         trace.routed.get_or_insert(leg.chosen);
+        if shard.config().has_stack {
+            log_choice(trace, &leg, prefill.as_deref(), session.as_deref());
+        }
         // The previous attempt's leg ends here, and with it its count in that worker's load.
         let leg = trace.leg.insert(leg);
         let first_token = shard.config().first_token_timeout.filter(|_| leg.is_stream);
@@ -116,9 +120,23 @@ pub(crate) async fn run(
     }
 }
 
+/// Says who was chosen, as clients of vLLM's production-stack router look for it.
+fn log_choice(trace: &Trace<'_>, leg: &Leg, prefill: Option<&PrefillLeg>, session: Option<&str>) {
+    if !tracing::enabled!(target: stack::LOG_TARGET, tracing::Level::INFO) {
+        return;
+    }
+    let say = |leg: &Leg| {
+        let took = leg.chosen.saturating_duration_since(trace.started());
+        stack::log_choice(&trace.request_id, session, leg.worker(), took.as_secs_f64());
+    };
+    prefill.into_iter().for_each(|prefill| say(&prefill.leg));
+    say(leg);
+}
+
 /// Chooses a worker that this request has not been to.
 fn choose(shard: &Rc<Shard>, outgoing: &Outgoing<'_, '_>, trace: &Trace<'_>) -> Result<Route, ApiError> {
     let input = Input {
+        endpoint: trace.endpoint,
         head: outgoing.head,
         shape: outgoing.shape,
         is_json: outgoing.is_json,
@@ -133,6 +151,26 @@ fn choose(shard: &Rc<Shard>, outgoing: &Outgoing<'_, '_>, trace: &Trace<'_>) -> 
         prefill.leg.is_repeat = is_repeat;
     }
     Ok(route)
+}
+
+/// Chooses whom to ask first. Where all workers of a model are replaced at once there is a moment in which those that this
+/// shard knows are gone and it does not know the others: it looks again then.
+async fn first(
+    shard: &Rc<Shard>,
+    client: &mut Client<'_>,
+    outgoing: &Outgoing<'_, '_>,
+    trace: &Trace<'_>,
+) -> Result<Route, Stop> {
+    let mut looks_left = if shard.config().has_stack { limits::LOOKS_AGAIN_MAX } else { 0 };
+    loop {
+        match choose(shard, outgoing, trace) {
+            Err(error) if error.code == ErrorCode::NoWorkers && looks_left > 0 => {
+                looks_left -= 1;
+                client.beside(monoio::time::sleep(limits::LOOK_AGAIN_PAUSE)).await?;
+            }
+            chosen => return chosen.map_err(Stop::Reject),
+        }
+    }
 }
 
 /// Chooses whom to ask after a setback, when it is time to; none if the request is given up.
@@ -199,6 +237,7 @@ impl Setback {
     /// Counts what a worker did wrong.
     pub(crate) fn of_failure(shard: &Rc<Shard>, leg: &mut Leg, failure: UpstreamFailure) -> Self {
         note_failure(shard, leg, failure);
+        leg.fail(failure, shard.clock.now());
         debug!(worker = %leg.worker().url, failure = failure.name(), "attempt failed");
         use UpstreamFailure::Connect;
         use UpstreamFailure::ConnectTimeout;
@@ -243,7 +282,8 @@ impl Setback {
     ) -> Self {
         leg.judge(shard, retry::outcome_of(status));
         let retry_after = retry_after.unwrap_or_default();
-        if retry::is_back_pressure(status) {
+        let config = shard.config();
+        if retry::is_back_pressure(status) && !config.retry.is_plain {
             leg.press(shard, retry_after);
         }
         let code = match status {
@@ -257,7 +297,17 @@ impl Setback {
         let said = String::from_utf8_lossy(&said[..said.len().min(limits::PREFILL_ERROR_SHOWN_BYTES_MAX)]);
         let error =
             ApiError::new(code, format!("prefill worker {} answered {status}: {said}", leg.worker().url));
-        let cause = if retry::is_retryable(status) {
+        let stack = if config.has_stack { shard.fleet().stack.clone() } else { None };
+        let error = match &stack {
+            None => error,
+            // The engine's own words, under its own status.
+            Some(stack) => ApiError {
+                message: stack::prefill_error(stack.pairs, &said).into(),
+                worker_status: Some(status),
+                ..error
+            },
+        };
+        let cause = if retry::is_retryable(status) && stack.is_none() {
             Cause::Failed { is_unreached: false, error }
         } else {
             Cause::Refused(error)
@@ -278,7 +328,7 @@ impl Setback {
     fn of_answer(shard: &Rc<Shard>, leg: &mut Leg, answered: Answered) -> Result<Answered, Self> {
         let bytes = &answered.buf[..answered.head_len];
         // The usual answer is not parsed twice.
-        if bytes.get(STATUS_AT) == Some(b"200") {
+        if bytes.get(STATUS_AT) == Some(b"200") || shard.config().retry.is_plain {
             return Ok(answered);
         }
         let status_and_pause = match wire::parse_response(bytes, "POST", &HEAD_LIMITS) {

@@ -1,5 +1,6 @@
 //! One request from its first byte to the end of its answer: which endpoint, and who answers.
 
+use std::borrow::Cow;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -51,6 +52,7 @@ use crate::resume;
 use crate::resume::Sequel;
 use crate::resume::Story;
 use crate::rt::socket::Received;
+use crate::stack;
 use crate::state::Shard;
 use crate::stop::Stop;
 use crate::tenants;
@@ -60,6 +62,7 @@ pub(crate) const PREFLIGHT: &str = "OPTIONS";
 /// Seconds after which a call that control refused for the moment may be made again.
 const ADMIN_RETRY_AFTER_S: &str = "1";
 const TEXT: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
 
 /// Reads one request from the connection and answers it.
 ///
@@ -173,7 +176,12 @@ pub(crate) struct Incoming<'a, 'h> {
 }
 
 fn begin<'a>(shard: &'a Rc<Shard>, door: Door, head: &RequestHead<'_>, started: Instant) -> Trace<'a> {
-    let endpoint = shard.config().guard.resolve(door, head.path());
+    let config = shard.config();
+    let endpoint = if config.has_stack {
+        Endpoint::resolve_stack(head.path())
+    } else {
+        config.guard.resolve(door, head.path())
+    };
     let request_id = shard
         .config()
         .request_id_headers
@@ -181,17 +189,21 @@ fn begin<'a>(shard: &'a Rc<Shard>, door: Door, head: &RequestHead<'_>, started: 
         .find_map(|name| head.header(name))
         .filter(|id| !id.is_empty() && id.len() <= limits::REQUEST_ID_BYTES_MAX && id.is_ascii())
         .and_then(|id| std::str::from_utf8(id).ok())
-        .map_or_else(|| shard.new_request_id(endpoint.id_prefix()), str::to_owned);
+        .map_or_else(|| new_request_id(shard, endpoint), str::to_owned);
     let mut trace = Trace::begin(shard, endpoint, METHODS[method_index(head.method)], request_id, started);
     trace.cors = trace.config.guard.cors_block(head);
     trace.span = shard.ports.begin_span(head, || shard.draw());
     trace
 }
 
+fn new_request_id(shard: &Shard, endpoint: Endpoint) -> String {
+    if shard.config().has_stack { shard.new_uuid() } else { shard.new_request_id(endpoint.id_prefix()) }
+}
+
 fn body_bytes_max(shard: &Shard, trace: &Trace<'_>) -> usize {
     match trace.endpoint.handler() {
         // It is answered without credentials, and its body counts for nothing.
-        _ if trace.method == PREFLIGHT => limits::PREFLIGHT_BODY_BYTES_MAX,
+        _ if is_preflight(trace) => limits::PREFLIGHT_BODY_BYTES_MAX,
         Handler::Relay(_) => shard.config().payload_bytes_max,
         Handler::Service if trace.endpoint == Endpoint::Files && trace.method == "POST" => {
             shard.config().payload_bytes_max.min(UPLOAD_BYTES_MAX)
@@ -202,9 +214,14 @@ fn body_bytes_max(shard: &Shard, trace: &Trace<'_>) -> usize {
     }
 }
 
+/// Whether a browser asks what may be sent, and there is something to say.
+fn is_preflight(trace: &Trace<'_>) -> bool {
+    trace.method == PREFLIGHT && trace.stack.is_none()
+}
+
 /// Why nobody serves this path or method. Such a request is refused before more of its body is read.
 fn not_served(trace: &Trace<'_>) -> Option<ApiError> {
-    if trace.method == PREFLIGHT {
+    if is_preflight(trace) {
         return None;
     }
     if trace.endpoint == Endpoint::Unknown {
@@ -226,7 +243,7 @@ async fn handle(
     if let Some(error) = not_served(trace) {
         return answer_error(shard, client, connection, &error, trace).await;
     }
-    if trace.method == PREFLIGHT {
+    if is_preflight(trace) {
         return preflight(shard, client, connection, trace).await;
     }
     let caller = match incoming.admission {
@@ -243,6 +260,20 @@ async fn handle(
         Handler::Page => page(shard, client, connection, trace).await,
         Handler::Admin => admin(shard, client, incoming, caller.principal.as_ref(), connection, trace).await,
         Handler::Relay(shape) => {
+            let is_json =
+                shape != PromptShape::Opaque || media::is_json(incoming.head.header("content-type"));
+            let stack = trace.stack.clone();
+            if let Some(error) = stack
+                .as_ref()
+                .filter(|stack| stack.pairs.is_none())
+                .and_then(|_| stack::refusal(trace.endpoint, incoming.body, is_json))
+            {
+                return answer_error(shard, client, connection, &error, trace).await;
+            }
+            let body = match &stack {
+                None => Cow::Borrowed(incoming.body),
+                Some(stack) => stack::resolved(stack, incoming.body, is_json),
+            };
             if let Err(error) = tenants::charge(shard, client.origin.peer, incoming, shape, trace).await {
                 return answer_error(shard, client, connection, &error, trace).await;
             }
@@ -256,11 +287,11 @@ async fn handle(
             }
             let outgoing = Outgoing {
                 head: incoming.head,
-                body: incoming.body,
+                body: &body,
                 shape,
                 is_continuation: false,
                 span: trace.span,
-                is_json: shape != PromptShape::Opaque || media::is_json(incoming.head.header("content-type")),
+                is_json,
             };
             forward(shard, client, &outgoing, connection, trace).await
         }
@@ -364,6 +395,13 @@ async fn page(
     connection: Connection,
     trace: &mut Trace<'_>,
 ) -> Next {
+    let stack = trace.stack.clone();
+    if let Some(stack) = &stack
+        && let Some(body) = stack::page(stack, trace.endpoint)
+    {
+        let own = Own { status: 200, content_type: JSON, body, error_code: None, extra: &[] };
+        return answer(shard, client, connection, &own, trace).await;
+    }
     let fleet = shard.fleet();
     let page = match trace.endpoint {
         Endpoint::Readiness => &fleet.readiness,

@@ -10,6 +10,7 @@ use api::endpoint::method_index;
 use api::error::ErrorCode;
 use fleet::admission::Permit;
 use fleet::snapshot::Worker;
+use fleet::stack::Stack;
 use fleet::stats::status_index;
 use fleet::tenants::Charge;
 use otlp::Span;
@@ -55,6 +56,8 @@ pub(crate) struct Trace<'a> {
     pub(crate) request_id: String,
     /// The settings that the request began with: lines of one guard mean nothing to the next.
     pub(crate) config: Rc<ShardConfig>,
+    /// What is other for clients of vLLM's production-stack router, if it is one.
+    pub(crate) stack: Option<Arc<Stack>>,
     /// Which CORS headers the answer gets.
     pub(crate) cors: CorsBlock,
     /// Whose key the request came with, if it was a tenant's.
@@ -103,6 +106,11 @@ impl<'a> Trace<'a> {
             method,
             request_id,
             cors: config.guard.cors_block_of_anybody(),
+            stack: if config.has_stack {
+                shard.with_snapshot(|snapshot| snapshot.fleet.stack.clone())
+            } else {
+                None
+            },
             config,
             tenant: None,
             started,
@@ -123,6 +131,11 @@ impl<'a> Trace<'a> {
             error: None,
             end: End::Open,
         }
+    }
+
+    /// When its head was there.
+    pub(crate) fn started(&self) -> Instant {
+        self.started
     }
 
     /// A worker has begun its answer: if it took over from another, that has come to pass.

@@ -50,6 +50,8 @@ pub struct GuardConfig {
     pub accepts_tokens: bool,
     /// Origins whose pages may read answers; empty for any (`--cors-allowed-origins`).
     pub cors_origins: Vec<String>,
+    /// Whether no page of another origin may read answers.
+    pub is_cors_silent: bool,
     /// Whether the control plane has a listener of its own (`--admin-port`).
     pub has_admin_door: bool,
     /// Whether calls of the control plane are recorded.
@@ -139,7 +141,7 @@ impl Guard {
         Self {
             inference: (!inference.is_empty()).then(|| KeyTable::new(inference)),
             control,
-            cors: Cors::new(&config.cors_origins),
+            cors: if config.is_cors_silent { Cors::silent() } else { Cors::new(&config.cors_origins) },
             has_admin_door: config.has_admin_door,
             is_audited: config.is_audited,
             batches: config.batch_key.map(|key| KeyTable::new([((), key)])),

@@ -45,6 +45,7 @@ mod route;
 pub mod rt;
 mod spans;
 mod splice;
+mod stack;
 mod state;
 mod stop;
 mod tenants;
@@ -139,6 +140,8 @@ pub struct ShardConfig {
     pub tenant_header: Option<String>,
     /// What tenants may ask for in a minute, if that is bounded.
     pub tenant_policies: Option<Arc<Policies>>,
+    /// Whether clients are those of vLLM's production-stack router.
+    pub has_stack: bool,
     /// Seed of this process's generators.
     pub seed: u64,
 }

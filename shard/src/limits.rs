@@ -137,3 +137,8 @@ pub(crate) const ANSWER_ID_BYTES_MAX: usize = 128;
 
 const _: () = assert!(BUFFER_BYTES <= BUFFER_KEPT_BYTES_MAX && BODY_COPIED_BYTES_MAX < BUFFER_BYTES);
 const _: () = assert!(HEAD_BYTES_MAX <= RESPONSE_HELD_BYTES_MAX);
+
+/// Looks at the fleet for a request that nobody was found for, where a whole fleet may be replaced by another.
+pub(crate) const LOOKS_AGAIN_MAX: u32 = 3;
+/// Pause before each: a few publications.
+pub(crate) const LOOK_AGAIN_PAUSE: Duration = Duration::from_millis(2);

@@ -4,7 +4,7 @@
 //! get the request at once, each with the same three members added, and the decode worker answers as soon as it has
 //! received what was computed; so the answer begins when the decode worker says so, and nobody waits for the end of the
 //! prefill worker's own. vLLM's work one after the other: the prefill worker is asked for one token, and what it says in
-//! `kv_transfer_params` goes to the decode worker with the request.
+//! `kv_transfer_params` goes to the decode worker with the request; with Mooncake both are told beforehand.
 //!
 //! A failure of one half ends the other: until the answer begins, the exchange with the prefill worker is polled beside
 //! whatever the client's own waits for ([`Client::beside`](crate::client::Client::beside)), and ends when it is dropped.
@@ -94,7 +94,8 @@ pub(crate) async fn begin(
     }
     let said = end(client).await?;
     client.prefill = None;
-    Ok(told(&said, &worker))
+    let is_overwritten = shard.config().has_stack;
+    Ok(told(&said, &worker, is_overwritten))
 }
 
 /// The log probabilities that the prefill worker has for the answer, if it is to have any: waits for them.
@@ -202,7 +203,7 @@ impl Pair {
     fn of(shard: &Shard, prefill: &Worker, batch: Option<u32>) -> Self {
         /// One token, whole, whatever the client asked for.
         const ONE_TOKEN: &str = "\"max_tokens\":1,\"max_completion_tokens\":1,\"min_tokens\":0,\"stream\":false,\"stream_options\":null";
-        match prefill.handoff {
+        match &prefill.handoff {
             Handoff::Bootstrap => {
                 let room = || shard.draw() >> 1;
                 let rendezvous = bootstrap(prefill, batch, room);
@@ -217,6 +218,17 @@ impl Pair {
                              \"remote_engine_id\":null,\"remote_block_ids\":null,\"remote_host\":null,\
                              \"remote_port\":null}";
                 Self { prefill: format!("{ONE_TOKEN},{asked}"), decode: String::new(), is_told: true }
+            }
+            Handoff::Mooncake { engine_id } => {
+                let transfer = format!("\"transfer_id\":\"xfer-{:016x}{:016x}\"", shard.draw(), shard.draw());
+                let asked = format!("\"do_remote_decode\":true,\"do_remote_prefill\":false,{transfer}");
+                let from = remote(prefill, engine_id);
+                let told = format!("\"do_remote_decode\":false,\"do_remote_prefill\":true,{transfer},{from}");
+                Self {
+                    prefill: format!("{ONE_TOKEN},\"kv_transfer_params\":{{{asked}}}"),
+                    decode: format!("\"kv_transfer_params\":{{{told}}}"),
+                    is_told: false,
+                }
             }
             Handoff::Shared => Self { prefill: ONE_TOKEN.to_owned(), decode: String::new(), is_told: true },
         }
@@ -244,6 +256,19 @@ fn bootstrap(prefill: &Worker, batch: Option<u32>, mut room: impl FnMut() -> u64
     )
 }
 
+/// Whom a decode worker with Mooncake fetches from.
+fn remote(prefill: &Worker, engine_id: &str) -> String {
+    /// Where the engine's bootstrap server listens unless it is told otherwise.
+    const PORT: u16 = 8998;
+    let host = bare_host(&prefill.host);
+    let host = if host.contains(':') { Cow::from(format!("[{host}]")) } else { host.into() };
+    let port = prefill.bootstrap_port.unwrap_or(PORT);
+    // Of several ranks each is an engine of its own.
+    let rank = prefill.rank.map_or_else(String::new, |rank| format!("_dp{rank}"));
+    let engine_id = Value::from(format!("{engine_id}{rank}"));
+    format!("\"remote_engine_id\":{engine_id},\"remote_bootstrap_addr\":\"http://{host}:{port}\"")
+}
+
 /// The host of a `Host` header's value: without port, and without the brackets of an IPv6 address.
 fn bare_host(authority: &str) -> &str {
     match authority.strip_prefix('[') {
@@ -252,8 +277,9 @@ fn bare_host(authority: &str) -> &str {
     }
 }
 
-/// The members for the decode worker that the prefill worker's answer tells.
-fn told(said: &[u8], prefill: &Worker) -> String {
+/// The members for the decode worker that the prefill worker's answer tells. Its host is the one that is dialled here if
+/// it says none, or if `is_overwritten`.
+fn told(said: &[u8], prefill: &Worker, is_overwritten: bool) -> String {
     const PARAMS: &str = "kv_transfer_params";
     if prefill.handoff != Handoff::Nixl {
         return String::new();
@@ -263,7 +289,7 @@ fn told(said: &[u8], prefill: &Worker) -> String {
     let Some(Value::Object(mut params)) = said.remove(PARAMS) else { return String::new() };
     // Engines that do not know their own address leave it to us.
     let host = params.entry("remote_host").or_insert(Value::Null);
-    if host.is_null() {
+    if host.is_null() || is_overwritten {
         *host = bare_host(&prefill.host).into();
     }
     format!("\"{PARAMS}\":{}", Value::Object(params))
@@ -299,12 +325,11 @@ async fn exchange(
     let status = (head.status, retry::retry_after(&head));
     match read {
         // What an error says is not worth a failure of its own.
-        Err(()) if head.status < 400 => return Err(failed(UpstreamFailure::Body)),
         read if head.status >= 400 => {
             let said = read.map(|(said, _)| said).unwrap_or_default();
-            return Err(Setback::of_prefill(&shard, &mut leg.borrow_mut(), status, &said));
+            Err(Setback::of_prefill(&shard, &mut leg.borrow_mut(), status, &said))
         }
-        Err(()) => unreachable!("one of the two above"),
+        Err(()) => Err(failed(UpstreamFailure::Body)),
         Ok((said, is_exact)) => {
             let mut leg = leg.borrow_mut();
             leg.judge(&shard, retry::outcome_of(head.status));
@@ -356,4 +381,22 @@ async fn read_body(
         }
     }
     Ok((body, is_exact))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_bare() {
+        for (authority, host) in [
+            ("a.example:80", "a.example"),
+            ("a", "a"),
+            ("10.0.0.1:9", "10.0.0.1"),
+            ("[::1]:8000", "::1"),
+            ("[::1]", "::1"),
+        ] {
+            assert_eq!(bare_host(authority), host);
+        }
+    }
 }

@@ -85,30 +85,21 @@ pub(crate) async fn run(
     }
     let early = &buf[head_len..];
     if let Some(relay) = down.begun.take_if(|_| head.status != 200 || plan.kind != Kind::Events) {
-        let leg = leg(trace);
-        leg.judge(shard, retry::outcome_of(head.status));
-        let message =
-            format!("worker {} answered {} to a stream that had begun", leg.worker().url, head.status);
-        let error = ApiError::new(ErrorCode::UpstreamProtocol, message);
+        let error = no_sequel(shard, leg(trace), head.status);
         return Relayed::Over(fail(shard, client, relay, &error, trace).await);
     }
     let decoder = BodyDecoder::new(head.framing);
-    let logprobs = if head.status == 200 { prefill::logprobs(client).await } else { Ok(None) };
-    let logprobs = match logprobs {
+    let logprobs = match if head.status == 200 { prefill::logprobs(client).await } else { Ok(None) } {
         Ok(logprobs) => logprobs,
         Err(stop) => {
             drop(upstream);
-            return match Setback::of_stop(shard, client, leg(trace), stop) {
-                Ok(setback) => Relayed::Again(setback),
-                Err(Stop::Gone) => Relayed::Over(Next::Close),
-                Err(Stop::Reject(error)) => {
-                    Relayed::Over(answer_error(shard, client, down.connection, &error, trace).await)
-                }
-            };
+            return unheard(shard, client, stop, down, trace).await;
         }
     };
-    let outcome = match plan.way {
-        Way::AtOnce(length) if early.len() >= length && logprobs.is_none() => {
+    // What is put together is held, however long it is.
+    let way = if logprobs.is_some() && plan.kind == Kind::Plain { Way::Hold } else { plan.way };
+    let outcome = match way {
+        Way::AtOnce(length) if early.len() >= length => {
             let whole = Whole { head: &head, body: &early[..length], delimiter: plan.delimiter };
             send_whole(shard, client, plan.connection, &whole, trace).await.map(|()| early.len() == length)
         }
@@ -147,19 +138,8 @@ pub(crate) async fn run(
             }
         }
         Way::Stream => {
-            let mut relay = match down.begun.take() {
-                Some(mut relay) => {
-                    relay.go_on(decoder);
-                    relay
-                }
-                None => {
-                    let mut relay = Relay::new(decoder, plan.kind, plan.delimiter);
-                    let is_told = plan.kind == Kind::Events && head.status == 200;
-                    relay.follow(down.story.take_if(|_| is_told));
-                    relay.tell_logprobs(logprobs);
-                    relay
-                }
-            };
+            let mut relay = relay_of(decoder, &plan, head.status, down);
+            relay.tell_logprobs(logprobs);
             learn_answer(shard, trace, head.status, early);
             let mut passage = Passage { shard, client, upstream: &upstream, trace };
             let opening = Opening { head: &head, plan: &plan };
@@ -195,8 +175,45 @@ pub(crate) async fn run(
     })
 }
 
+/// A worker was to go on with a stream and answers something else.
+fn no_sequel(shard: &Rc<Shard>, leg: &mut Leg, status: u16) -> ApiError {
+    leg.judge(shard, retry::outcome_of(status));
+    let message = format!("worker {} answered {status} to a stream that had begun", leg.worker().url);
+    ApiError::new(ErrorCode::UpstreamProtocol, message)
+}
+
+/// What passes a body on: what another worker began, if one has, else what is to follow the request's story.
+fn relay_of(decoder: BodyDecoder, plan: &Plan, status: u16, down: &mut Downstream<'_, '_>) -> Relay {
+    if let Some(mut relay) = down.begun.take() {
+        relay.go_on(decoder);
+        return relay;
+    }
+    let mut relay = Relay::new(decoder, plan.kind, plan.delimiter);
+    let is_told = plan.kind == Kind::Events && status == 200;
+    relay.follow(down.story.take_if(|_| is_told));
+    relay
+}
+
+/// The wait for what a prefill worker says of the prompt ended without it.
+async fn unheard(
+    shard: &Rc<Shard>,
+    client: &mut Client<'_>,
+    stop: Stop,
+    down: &Downstream<'_, '_>,
+    trace: &mut Trace<'_>,
+) -> Relayed {
+    match Setback::of_stop(shard, client, leg(trace), stop) {
+        Ok(setback) => Relayed::Again(setback),
+        Err(Stop::Gone) => Relayed::Over(Next::Close),
+        Err(Stop::Reject(error)) => {
+            Relayed::Over(answer_error(shard, client, down.connection, &error, trace).await)
+        }
+    }
+}
+
 /// The worker's answer has come whole.
 fn answered_whole(shard: &Rc<Shard>, leg: &mut Leg, status: u16) {
+    leg.finish(|| shard.clock.now());
     leg.judge(shard, retry::outcome_of(status));
     let cells = &leg.worker().cells;
     cells.succeed();
@@ -302,7 +319,8 @@ pub(crate) async fn fail(
     trace.end = End::Broken;
     trace.error = Some(error.code);
     let mut out = Vec::new();
-    if relay.fail(trace.endpoint, error, &mut out) {
+    // Clients of vLLM's production-stack router know a cut stream by its missing end.
+    if trace.stack.is_none() && relay.fail(trace.endpoint, error, &mut out) {
         // Whether it arrives or not, the connection ends here.
         let _ = client.send(shard, &out, b"").await;
     }
@@ -408,7 +426,10 @@ async fn send_whole(
         out.extend_from_slice(body);
         body = b"";
     }
+    let now = shard.clock.now();
     if let Some(leg) = &mut trace.leg {
+        leg.first_byte(now);
+        leg.note_usage(whole.body);
         leg.release();
     }
     trace.status = whole.head.status;
@@ -416,7 +437,7 @@ async fn send_whole(
         trace.answer_begun();
     }
     admit::note_answer(trace, whole.body);
-    trace.first_byte = Some(shard.clock.now());
+    trace.first_byte = Some(now);
     let sent = client.send(shard, &out, body).await;
     shard.give_buffer(out);
     sent.map_err(|()| None)

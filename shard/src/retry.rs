@@ -21,6 +21,9 @@ pub struct RetryRules {
     pub multiplier: f64,
     /// A pause is longer or shorter by up to this share of it, 0 to 1.
     pub jitter: f64,
+    /// Whether only who could not be asked, or broke off before an answer, is replaced, without a pause and whatever it
+    /// adds up to, and nobody is asked twice: as vLLM's production-stack router does. Any status is an answer then.
+    pub is_plain: bool,
 }
 
 /// How an attempt failed, as far as it matters for the next one.
@@ -95,13 +98,13 @@ impl Attempts {
         if self.made >= rules.attempts_max {
             return Err(GiveUp::Exhausted);
         }
-        if !failed.is_unreached && !budget.withdraw(now_ms) {
+        if !rules.is_plain && !failed.is_unreached && !budget.withdraw(now_ms) {
             return Err(GiveUp::Denied);
         }
         self.tried.push(worker);
         self.in_vain = 0;
         self.pause = rules.pause(self.made, chance);
-        Ok(if failed.is_unreached { Duration::ZERO } else { self.pause })
+        Ok(if failed.is_unreached || rules.is_plain { Duration::ZERO } else { self.pause })
     }
 
     /// Nobody is there to choose who has not failed: the further pause before it is looked again. After that, those who
@@ -110,6 +113,9 @@ impl Attempts {
     /// # Errors
     /// When they are not asked again, or are not there.
     pub fn nobody_else(&mut self, failed: Failed, rules: &RetryRules) -> Result<Duration, GiveUp> {
+        if rules.is_plain {
+            return Err(GiveUp::Nobody);
+        }
         self.in_vain += 1;
         match self.in_vain {
             1 => {
@@ -174,6 +180,7 @@ mod tests {
         backoff_max: Duration::from_millis(150),
         multiplier: 1.5,
         jitter: 0.2,
+        is_plain: false,
     };
 
     #[test]

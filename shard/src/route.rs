@@ -1,10 +1,13 @@
 //! Routing: from a request to a worker. Not async, no lock, no allocation but for a prompt longer than any before.
 
+mod engines;
+
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
 
+use api::endpoint::Endpoint;
 use api::endpoint::PromptShape;
 use api::error::ApiError;
 use api::error::ErrorCode;
@@ -28,7 +31,9 @@ use fleet::snapshot::Role;
 use fleet::snapshot::Snapshot;
 use fleet::snapshot::Worker;
 use fleet::stats::ModelStats;
+use fleet::stats::UpstreamFailure;
 use fleet::sticky::StickyTable;
+use fleet::tally::Visit;
 use policy::Choice;
 use policy::Keys;
 use policy::Policy;
@@ -44,12 +49,14 @@ use crate::limits;
 use crate::pick::Hold;
 use crate::pick::pick;
 use crate::port::Ports;
+use crate::stack;
 use crate::state::Prompt;
 use crate::state::Shard;
 
 /// What routing reads.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Input<'a, 'h> {
+    pub(crate) endpoint: Endpoint,
     pub(crate) head: &'a RequestHead<'h>,
     pub(crate) shape: PromptShape,
     pub(crate) is_json: bool,
@@ -75,6 +82,8 @@ pub(crate) struct Leg {
     pub(crate) is_stream: bool,
     /// Why this worker, in words, if the client may know and asked.
     pub(crate) explanation: Option<Box<str>>,
+    /// What is counted of the worker's engine, where statistics by engine are kept.
+    visit: Option<Visit>,
 }
 
 impl Leg {
@@ -95,6 +104,30 @@ impl Leg {
     /// The worker has begun to answer, so it has computed the prompt.
     pub(crate) fn prompt_done(&mut self) {
         self.hold.prompt_done();
+    }
+
+    /// The first bytes of the answer's body are there.
+    pub(crate) fn first_byte(&mut self, now: Instant) {
+        self.visit.iter_mut().for_each(|visit| visit.first(now));
+    }
+
+    /// The answer has come whole.
+    pub(crate) fn finish(&mut self, now: impl FnOnce() -> Instant) {
+        if let Some(mut visit) = self.visit.take() {
+            visit.finish(now());
+        }
+    }
+
+    /// The exchange has failed.
+    pub(crate) fn fail(&mut self, failure: UpstreamFailure, now: Instant) {
+        if let Some(mut visit) = self.visit.take() {
+            visit.fail(failure, now);
+        }
+    }
+
+    /// Takes in what a complete answer says it used.
+    pub(crate) fn note_usage(&self, answer: &[u8]) {
+        self.visit.iter().for_each(|visit| visit.used(peek::usage(answer)));
     }
 
     /// A token came at `now`, the first of this worker.
@@ -152,6 +185,8 @@ pub(crate) struct Route {
     pub(crate) leg: Leg,
     /// Who computes its prompt, if that is somebody else.
     pub(crate) prefill: Option<Box<PrefillLeg>>,
+    /// The session that it names, where that is logged.
+    pub(crate) session: Option<Box<str>>,
 }
 
 /// The claim on a prefill worker.
@@ -178,11 +213,24 @@ pub(crate) fn choose(shard: &Rc<Shard>, input: &Input<'_, '_>) -> Result<Route, 
         peek::peek_opaque(input.body, spans)
     };
     shard.with_snapshot(|snapshot| {
-        let pools = pools_of(shard, &snapshot.fleet, peeked.model.as_deref())?;
+        let fleet = &snapshot.fleet;
+        let stack = fleet.stack.as_deref();
+        let model = peeked.model.as_deref();
+        let pools = match stack {
+            None => pools_of(shard, fleet, model)?,
+            Some(stack) => engines::pools_of(fleet, model, input.endpoint, stack)?,
+        };
         blocks.clear();
         let mut choosing = Choosing { shard, snapshot, input, peeked: &peeked, spans, blocks, seed: None };
-        match ways(&snapshot.fleet, &pools, input.shape)? {
-            Ways::Alone(pool) => Ok(Route { leg: choosing.take(pool)?, prefill: None }),
+        let session = stack.and_then(|stack| choosing.session(stack));
+        if let Some(id) = stack.and_then(|_| stack::engine_id(input.head)) {
+            let pool = pools.regular.map(|at| &*fleet.pools[at]);
+            let leg = pool.and_then(|pool| choosing.take_named(pool, id));
+            let leg = leg.ok_or_else(|| stack::unavailable(model.unwrap_or_default()))?;
+            return Ok(Route { leg, prefill: None, session });
+        }
+        let route = match ways(fleet, &pools, input.shape)? {
+            Ways::Alone(pool) => Route { leg: choosing.take(pool)?, prefill: None, session },
             Ways::Pair { prefill, decode } => {
                 let leg = choosing.take(prefill)?;
                 let prefill = Some(Box::new(PrefillLeg {
@@ -190,9 +238,10 @@ pub(crate) fn choose(shard: &Rc<Shard>, input: &Input<'_, '_>) -> Result<Route, 
                     batch: peeked.batch,
                     wants_logprobs: peeked.wants_logprobs,
                 }));
-                Ok(Route { leg: choosing.take(decode)?, prefill })
+                Route { leg: choosing.take(decode)?, prefill, session }
             }
-        }
+        };
+        Ok(route)
     })
 }
 
@@ -276,6 +325,7 @@ impl Choosing<'_, '_> {
         if input.excluded.is_empty() && role != Role::Decode {
             shard.stats.prefix_blocks_total.add(blocks.len() as u64);
             shard.stats.prefix_blocks_matched_total.add(u64::from(choice.matched_blocks));
+            pool.stats.shard(shard.index).begun_total.add(1);
         }
         if role != Role::Prefill {
             pool.stats.shard(shard.index).selections_total.add(1);
@@ -300,8 +350,14 @@ impl Choosing<'_, '_> {
             reason: choice.reason,
             is_stream: self.peeked.stream,
             explanation,
+            visit: visit(choice.worker, pool, chosen),
         })
     }
+}
+
+/// Counts a request at its engine, where that is done.
+fn visit(worker: &Worker, pool: &Pool, now: Instant) -> Option<Visit> {
+    worker.tallies.as_ref().and_then(|tallies| Visit::begin(tallies, &pool.name.model, now))
 }
 
 /// What the client says about where its request belongs, as far as the policy asks.

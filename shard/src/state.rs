@@ -197,6 +197,14 @@ impl Shard {
         self.ids.borrow_mut().random_range(1..=u64::MAX)
     }
 
+    /// Makes up a request id in the form of a random UUID (RFC 9562 §5.4).
+    pub(crate) fn new_uuid(&self) -> String {
+        let bits = u128::from(self.draw()) << 64 | u128::from(self.draw());
+        let bits = bits & !(0xf << 76) & !(0b11 << 62) | 0x4 << 76 | 0b10 << 62;
+        let hex = format!("{bits:032x}");
+        [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
+    }
+
     /// Makes up a request id.
     pub(crate) fn new_request_id(&self, prefix: &str) -> String {
         let mut ids = self.ids.borrow_mut();

@@ -11,6 +11,7 @@ use crate::control::state::members::AddError;
 
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
+const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// What is wrong with a call about workers, in the codes of SGLang's workers API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +50,11 @@ pub(crate) fn json(status: u16, value: &impl Serialize) -> AdminReply {
 /// An answer that is JSON already.
 pub(crate) fn raw_json(status: u16, body: impl Into<bytes::Bytes>) -> AdminReply {
     AdminReply { status, content_type: JSON, location: None, error_code: None, body: body.into() }
+}
+
+/// The metrics page.
+pub(crate) fn metrics(page: String) -> AdminReply {
+    AdminReply { content_type: METRICS, ..text(page) }
 }
 
 pub(crate) fn text(text: String) -> AdminReply {

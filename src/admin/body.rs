@@ -17,7 +17,6 @@ use crate::control::limits::LABELS_MAX;
 use crate::control::state::start::is_key;
 use crate::control::url::UrlError;
 use crate::control::url::WorkerUrl;
-use crate::control::worker::CONNECTORS;
 use crate::control::worker::Checks;
 use crate::control::worker::WorkerSpec;
 use engine::metadata::NAME_BYTES_MAX;
@@ -136,13 +135,7 @@ impl Fields {
                 let names = Policy::NAMES.join(", ");
                 return Err(about("labels", format!("name the unknown policy {name:?}: use {names}")));
             }
-            if let Err(connector) = spec.handoff() {
-                let names = CONNECTORS.map(|(name, _)| name).join(", ");
-                return Err(about(
-                    "labels",
-                    format!("name the unknown connector {connector:?}: use {names}"),
-                ));
-            }
+            spec.handoff().map_err(|what| about("labels", what))?;
         }
         self.change_checks(&mut spec.checks)
     }

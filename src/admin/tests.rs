@@ -156,8 +156,8 @@ fn what_cannot_work_is_refused_at_once() {
         r#""url""#,
     );
     refuse(
-        r#"{"url":"http://a","worker_type":"prefill"}"#,
-        "worker_type prefill is not supported yet",
+        r#"{"url":"http://a","worker_type":"encode"}"#,
+        r#"worker_type \"encode\" is not one of regular, prefill, decode"#,
         r#""worker_type""#,
     );
     refuse(
@@ -209,14 +209,13 @@ fn every_field_of_a_body_is_checked() {
         ("model_id", "\"\"", "must have 1 to 512 bytes".to_owned()),
         ("worker_type", "1", text.clone()),
         ("worker_type", "\"encode\"", "\"encode\" is not one of regular, prefill, decode".to_owned()),
-        ("worker_type", "\"decode\"", "decode is not supported yet".to_owned()),
         ("runtime", "{}", text.clone()),
         ("runtime", "\"tgi\"", "\"tgi\" is not one of sglang, vllm, external".to_owned()),
         ("dp_aware", "\"yes\"", flag.clone()),
         ("dp_aware", "true", "needs --dp-aware".to_owned()),
-        ("bootstrap_port", "\"9001\"", integer("0 to 65535")),
-        ("bootstrap_port", "70000", integer("0 to 65535")),
-        ("bootstrap_port", "9001", "is not supported yet".to_owned()),
+        ("bootstrap_port", "\"9001\"", integer("1 to 65535")),
+        ("bootstrap_port", "70000", integer("1 to 65535")),
+        ("bootstrap_port", "9001", "is for workers of the type prefill".to_owned()),
         ("max_connection_attempts", "0", integer("1 to 4294967295")),
         ("tokenizer_path", "1", text.clone()),
         ("reasoning_parser", "true", text.clone()),
@@ -231,6 +230,16 @@ fn every_field_of_a_body_is_checked() {
         ("cost", "-1", "must be a number that is not negative".to_owned()),
         ("labels", "[]", labels.clone()),
         ("labels", "{\"a\":null}", labels),
+        (
+            "labels",
+            "{\"kv_connector\":\"wire\"}",
+            "name the unknown connector \"wire\": use bootstrap, nixl, mooncake, shared".to_owned(),
+        ),
+        (
+            "labels",
+            "{\"kv_connector\":\"mooncake\"}",
+            "name the connector \"mooncake\" and no kv_engine_id".to_owned(),
+        ),
         ("health_check_timeout_secs", "0", seconds.clone()),
         ("health_check_timeout_secs", "\"5\"", seconds.clone()),
         ("health_check_interval_secs", "86401", seconds),

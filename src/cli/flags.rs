@@ -2,6 +2,7 @@
 
 mod admission;
 mod batches;
+mod discovery;
 mod edge;
 mod life;
 mod reliability;
@@ -15,6 +16,7 @@ use fleet::rules::CacheAware;
 use policy::Policy;
 
 pub(crate) use self::batches::BatchFlags;
+pub(crate) use self::discovery::DiscoveryFlags;
 pub(crate) use self::edge::ClientFlags;
 pub(crate) use self::edge::TlsFlags;
 pub(crate) use self::life::LifeFlags;
@@ -39,6 +41,8 @@ pub(crate) struct LaunchFlags {
     pub(crate) workers: WorkerFlags,
     #[command(flatten)]
     pub(crate) pairs: PairFlags,
+    #[command(flatten)]
+    pub(crate) discovery: DiscoveryFlags,
     #[command(flatten)]
     pub(crate) routing: RoutingFlags,
     #[command(flatten)]
@@ -130,6 +134,9 @@ pub(crate) struct PairFlags {
     /// A decode worker's URL; may be given several times
     #[arg(long, num_args = 1.., value_name = "URL")]
     pub(crate) decode: Vec<String>,
+    /// The same as --pd-disaggregation with the policy random for both roles, as SGLang's mini load balancer
+    #[arg(long)]
+    pub(crate) mini_lb: bool,
     /// Policy of prefill workers that name none [default: that of --policy]
     #[arg(long, value_name = "POLICY")]
     pub(crate) prefill_policy: Option<String>,

@@ -1,14 +1,35 @@
 //! Prefill and decode workers of the command line.
 
+use fleet::rules::Policy;
+use fleet::rules::Rules;
 use fleet::snapshot::Role;
 
 use crate::Failure;
 use crate::cli::PairFlags;
 use crate::control::PairWorker;
 
+impl PairFlags {
+    /// Whether there are to be pairs.
+    pub(super) fn are_wanted(&self) -> bool {
+        self.pd_disaggregation || self.mini_lb
+    }
+}
+
+/// The policies of prefill and decode workers that name none, where they differ from that of others.
+pub(super) fn policies(flags: &PairFlags, rules: &Rules) -> Result<[Option<Policy>; 2], Failure> {
+    let policy = |flag: &str, name: &Option<String>| match name {
+        Some(_) if flags.mini_lb => Err(Failure::usage(format!("{flag} does not go with --mini-lb"))),
+        None => Ok(flags.mini_lb.then_some(Policy::Random)),
+        Some(name) => rules.policy(name).map(Some).ok_or_else(|| {
+            Failure::usage(format!("{flag}: unknown policy `{name}`: use {}", Policy::NAMES.join(", ")))
+        }),
+    };
+    Ok([policy("--prefill-policy", &flags.prefill_policy)?, policy("--decode-policy", &flags.decode_policy)?])
+}
+
 /// The workers that `--prefill` and `--decode` name.
 pub(super) fn workers(flags: &PairFlags) -> Result<Vec<PairWorker>, Failure> {
-    if !flags.pd_disaggregation {
+    if !flags.are_wanted() {
         let given = [
             ("--prefill", !flags.prefill.is_empty()),
             ("--decode", !flags.decode.is_empty()),
@@ -58,8 +79,14 @@ mod tests {
     fn read(prefill: &[&str], decode: &[&str]) -> Result<Vec<PairWorker>, String> {
         let owned = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect();
         let (prefill, decode) = (owned(prefill), owned(decode));
-        let flags =
-            PairFlags { pd_disaggregation: true, prefill, decode, prefill_policy: None, decode_policy: None };
+        let flags = PairFlags {
+            pd_disaggregation: true,
+            mini_lb: false,
+            prefill,
+            decode,
+            prefill_policy: None,
+            decode_policy: None,
+        };
         workers(&flags).map_err(|failure| failure.to_string())
     }
 

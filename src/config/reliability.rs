@@ -54,6 +54,7 @@ pub(super) fn retry(flags: &RetryFlags) -> Result<RetryRules, Failure> {
         backoff_max: Duration::from_millis(max_ms),
         multiplier,
         jitter,
+        is_plain: false,
     })
 }
 

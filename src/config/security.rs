@@ -67,6 +67,7 @@ pub(crate) fn lower(flags: &SecurityFlags, has_batches: bool) -> Result<Security
         .transpose()?;
     let is_audited = !flags.disable_audit_logging && (has_principals || flags.control_plane_audit_enabled);
     let guard = Guard::new(GuardConfig {
+        is_cors_silent: false,
         api_key: api_key.clone(),
         tenant_keys,
         control_keys,

@@ -1,14 +1,17 @@
 //! What control is told at start, and what is wrong with it.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use fleet::breaker::BreakerRules;
 use fleet::decision::DecisionRing;
 use fleet::rules::Rules;
 use fleet::secret::Secret;
 use fleet::snapshot::Role;
+use fleet::stack::Stack;
 use fleet::stats::StatsShape;
 
 use crate::control::destination::Destinations;
@@ -36,6 +39,10 @@ pub struct ControlConfig {
     pub worker_urls: Vec<String>,
     /// Workers of pairs to register at start (`--prefill`, `--decode`).
     pub pair_workers: Vec<PairWorker>,
+    /// Workers of which everything is said (`--static-backends`).
+    pub fixed_workers: Vec<FixedWorker>,
+    /// What is other for clients of vLLM's production-stack router; none for all others.
+    pub stack: Option<Arc<Stack>>,
     /// Whether every data-parallel rank of an engine is a worker of its own (`--dp-aware`).
     pub dp_aware: bool,
     /// The gateway's own key, which start-up workers inherit (`--api-key`).
@@ -88,6 +95,48 @@ pub struct PairWorker {
     pub role: Role,
     /// Where a prefill worker hands over what it has computed.
     pub bootstrap_port: Option<u16>,
+}
+
+/// A worker of which everything is said, so that it serves from the moment it is named.
+#[derive(Clone, Debug)]
+pub struct FixedWorker {
+    /// As given.
+    pub url: String,
+    /// What part of a request it does.
+    pub role: Role,
+    /// The connector by which it hands over, if it does that.
+    pub connector: Option<&'static str>,
+    /// What else is said.
+    pub fixed: Arc<Fixed>,
+}
+
+/// What is said of a worker that is not asked.
+#[derive(Clone, Debug, Default)]
+pub struct Fixed {
+    /// What it serves.
+    pub models: Vec<String>,
+    /// What it is asked for when its health is checked.
+    pub asks: Vec<Inference>,
+    /// Where it is, if its name has been looked up already.
+    pub addresses: Vec<SocketAddr>,
+}
+
+/// Addresses come and go; what is said is the same.
+impl PartialEq for Fixed {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.models, &self.asks) == (&other.models, &other.asks)
+    }
+}
+
+/// A small request that shows whether a worker serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inference {
+    /// Path without base.
+    pub path: &'static str,
+    /// Media type of the body.
+    pub content_type: &'static str,
+    /// Body.
+    pub body: Bytes,
 }
 
 /// How workers are checked.

@@ -52,6 +52,11 @@ impl Models {
         Self { by_name: BTreeMap::new(), shards, shape, seed, rules }
     }
 
+    /// Has models that nobody serves go by other rules from their next worker on.
+    pub(crate) fn set_rules(&mut self, rules: Rules) {
+        self.rules = rules;
+    }
+
     /// The lasting part of `name`'s pool, which must have been admitted.
     pub(crate) fn get(&self, name: &PoolName) -> &Model {
         self.by_name.get(name).expect("a worker's model names are admitted when it is described")

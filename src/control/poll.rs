@@ -9,6 +9,7 @@ use engine::incarnation::Incarnation;
 use engine::incarnation::Marks;
 use engine::load::EngineLoad;
 use engine::metadata::Dialect;
+use engine::metrics::PrefixCache;
 
 /// Polls after which endpoints that were not there are looked for again.
 const POLLS_UNTIL_RETRY: u32 = 30;
@@ -51,6 +52,8 @@ pub struct Polled {
     pub load: Option<EngineLoad>,
     /// By what its process is recognised; none when it did not say.
     pub marks: Option<Marks>,
+    /// How well its prefix cache does; none when it did not say.
+    pub prefix: Option<PrefixCache>,
     /// Where it answered.
     pub endpoints: Endpoints,
 }
@@ -82,7 +85,7 @@ impl Endpoints {
 impl Polled {
     /// A poll that came to nothing.
     pub(crate) fn failed(endpoints: Endpoints) -> Self {
-        Self { load: None, marks: None, endpoints }
+        Self { load: None, marks: None, prefix: None, endpoints }
     }
 }
 

@@ -25,6 +25,7 @@ use fleet::snapshot::PoolName;
 use fleet::snapshot::Role;
 use fleet::snapshot::Worker;
 use fleet::snapshot::WorkerTable;
+use fleet::stack::Stack;
 use fleet::sticky::StickyTable;
 
 use crate::control::models::Models;
@@ -57,6 +58,7 @@ pub(crate) struct Publisher {
     pools: BTreeMap<PoolName, PoolBook>,
     sticky: Arc<StickyTable>,
     pages: Pages,
+    stack: Option<Arc<Stack>>,
     registered: usize,
     routable: usize,
     touched_workers: BTreeSet<u32>,
@@ -78,13 +80,14 @@ struct Shown {
 // === impl Publisher ===
 
 impl Publisher {
-    pub(crate) fn new(sticky: Arc<StickyTable>) -> Self {
+    pub(crate) fn new(sticky: Arc<StickyTable>, stack: Option<Arc<Stack>>) -> Self {
         Self {
             workers: WorkerTable::default(),
             shown: Vec::new(),
             pools: BTreeMap::new(),
             sticky,
-            pages: Pages::new(),
+            pages: Pages::new(stack.is_some()),
+            stack,
             registered: 0,
             routable: 0,
             touched_workers: BTreeSet::new(),
@@ -114,6 +117,11 @@ impl Publisher {
         has_moved
     }
 
+    /// Has clients of vLLM's production-stack router be served by other settings.
+    pub(crate) fn set_stack(&mut self, stack: Option<Arc<Stack>>) {
+        self.stack = stack;
+    }
+
     /// Has `/readiness` send everybody elsewhere, whoever the workers are.
     pub(crate) fn set_draining(&mut self) {
         self.pages.is_draining = true;
@@ -140,6 +148,7 @@ impl Publisher {
             readiness: self.pages.readiness(),
             health_generate: self.pages.health_generate.clone(),
             models: self.pages.models.clone(),
+            stack: self.stack.clone(),
         }
     }
 

@@ -78,6 +78,8 @@ pub(crate) fn config(worker_urls: &[&str]) -> ControlConfig {
         decisions: vec![Arc::default(), Arc::default()],
         worker_urls: worker_urls.iter().map(|&url| url.to_owned()).collect(),
         pair_workers: Vec::new(),
+        fixed_workers: Vec::new(),
+        stack: None,
         api_key: None,
         hides_workers: false,
         destinations: crate::control::destination::Destinations::Usual,
@@ -145,6 +147,7 @@ impl Rig {
         for order in orders {
             match order {
                 Order::Reply { to, reply } => drop(to.send(reply)),
+                Order::Metrics { to } => drop(to.send(crate::admin::answer::metrics(String::new()))),
                 Order::Export { to, export } => drop(to.try_send(export)),
                 Order::Task(task) => self.tasks.push(task),
             }
@@ -250,7 +253,15 @@ impl Rig {
                 let page = self.pages.get(&*target.url).filter(|_| self.is_alive(&target));
                 let load = page.map(|page| page.load).filter(EngineLoad::is_known);
                 let marks = page.map(|page| page.marks);
-                Event::Polled { worker, polled: Box::new(Polled { load, marks, endpoints }) }
+                Event::Polled {
+                    worker,
+                    polled: Box::new(Polled {
+                        load,
+                        marks,
+                        prefix: page.and_then(|page| page.prefix),
+                        endpoints,
+                    }),
+                }
             }
             Task::Call { ticket, question, targets } => {
                 let answers = targets.iter().map(|target| self.said(question, target)).collect();
@@ -265,6 +276,8 @@ impl Rig {
             Question::FlushCache => "Cache flushed.",
             Question::Load => r#"[{"num_tokens":4},{"num_tokens":6}]"#,
             Question::ModelInfo => r#"{"model_path":"m"}"#,
+            Question::IsSleeping => r#"{"is_sleeping":true}"#,
+            Question::Sleep { .. } | Question::WakeUp => "",
         };
         Ok(Bytes::from_static(body.as_bytes()))
     }

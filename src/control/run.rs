@@ -23,6 +23,7 @@ use fleet::snapshot::Snapshot;
 use fleet::stats::ShardStats;
 use tracing::debug;
 
+use crate::admin::answer;
 use crate::control::event::Event;
 use crate::control::limits;
 use crate::control::state::Order;
@@ -44,8 +45,20 @@ pub struct Doors {
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     /// Where shards find whether to go on.
     pub lifecycle: Arc<Lifecycle>,
+    /// The metrics page, where shards hand over requests for it.
+    pub metrics: Option<MetricsPage>,
     /// The counters of every shard, to know when the last request has ended.
     pub shard_stats: Vec<Arc<ShardStats>>,
+}
+
+/// Makes the metrics page.
+#[derive(Clone)]
+pub struct MetricsPage(pub Arc<dyn Fn() -> String + Send + Sync>);
+
+impl std::fmt::Debug for MetricsPage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("MetricsPage")
+    }
 }
 
 /// Starts the control thread. It ends when the process has drained, or was told to stop.
@@ -150,6 +163,10 @@ impl Control {
                 // Whoever asked may have left.
                 Order::Export { to, export } => drop(to.try_send(export)),
                 Order::Reply { to, reply } => drop(to.send(reply)),
+                Order::Metrics { to } => {
+                    let page = self.doors.metrics.as_ref().map(|page| (page.0)());
+                    let _ = to.send(answer::metrics(page.unwrap_or_default()));
+                }
                 Order::Task(task) => {
                     if let Err(task) = self.doors.services.send(task) {
                         self.state.apply(task.refused(), now, &mut self.orders);

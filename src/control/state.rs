@@ -74,6 +74,11 @@ pub enum Order {
         /// The answer.
         reply: AdminReply,
     },
+    /// Answer with the metrics page.
+    Metrics {
+        /// The way back.
+        to: oneshot::Sender<AdminReply>,
+    },
     /// Have services do something.
     Task(Task),
     /// Tell another process everything.
@@ -145,7 +150,7 @@ impl State {
         let models = Models::new(config.shards, config.stats_shape.clone(), config.block_seed, config.rules);
         let registry = Registry::default();
         let sticky = Arc::default();
-        let mut publisher = Publisher::new(Arc::clone(&sticky));
+        let mut publisher = Publisher::new(Arc::clone(&sticky), config.stack.clone());
         let sources = Sources { registry: &registry, models: &models, started_unix_s: config.started_unix_s };
         let fleet = Arc::new(publisher.fleet(&sources));
         let tree = PrefixTree::new(TreeConfig {

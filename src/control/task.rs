@@ -6,6 +6,7 @@ use std::time::Duration;
 use fleet::id::WorkerId;
 use fleet::secret::Secret;
 
+use crate::control::config::Fixed;
 use crate::control::event::Event;
 use crate::control::event::Failure;
 use crate::control::event::Probe;
@@ -36,8 +37,8 @@ pub enum Task {
         worker: WorkerId,
         /// Where.
         target: Arc<Target>,
-        /// Path to ask for; none to look the name up only.
-        path: Option<Arc<str>>,
+        /// What to ask for.
+        ask: Ask,
         /// Whether the host is a name that must be looked up.
         lookup: Lookup,
         /// For the whole of it.
@@ -70,6 +71,17 @@ pub enum Task {
     },
 }
 
+/// What shows that a worker is healthy.
+#[derive(Clone, Debug)]
+pub enum Ask {
+    /// That its name has an address.
+    Nothing,
+    /// That it answers this path well.
+    Path(Arc<str>),
+    /// That it answers these requests well, and in JSON.
+    Inference(Arc<Fixed>),
+}
+
 /// Whether a host must be looked up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lookup {
@@ -88,6 +100,15 @@ pub enum Question {
     Load,
     /// What is your model?
     ModelInfo,
+    /// Sleep, and forget the weights too if it is to be deep.
+    Sleep {
+        /// Whether it is.
+        is_deep: bool,
+    },
+    /// Wake up.
+    WakeUp,
+    /// Do you sleep?
+    IsSleeping,
 }
 
 // === impl Question ===
@@ -99,13 +120,17 @@ impl Question {
             Self::FlushCache => &["/flush_cache", "/reset_prefix_cache"],
             Self::Load => &["/get_load", "/v1/loads"],
             Self::ModelInfo => &["/get_model_info", "/model_info"],
+            Self::Sleep { is_deep: false } => &["/sleep"],
+            Self::Sleep { is_deep: true } => &["/sleep?level=2"],
+            Self::WakeUp => &["/wake_up"],
+            Self::IsSleeping => &["/is_sleeping"],
         }
     }
 
     /// Whether whoever may ask for inference may have it asked.
     pub(crate) fn is_public(self) -> bool {
         match self {
-            Self::FlushCache | Self::Load => false,
+            Self::FlushCache | Self::Load | Self::Sleep { .. } | Self::WakeUp | Self::IsSleeping => false,
             Self::ModelInfo => true,
         }
     }

@@ -26,12 +26,14 @@ use fleet::snapshot::PoolName;
 use fleet::snapshot::Role;
 use fleet::snapshot::Weight;
 use fleet::snapshot::Worker;
+use fleet::tally::Tallies;
 use futures_channel::oneshot;
 use serde::Deserialize;
 use serde::Serialize;
 use smallvec::SmallVec;
 use uuid::Uuid;
 
+use crate::control::config::Fixed;
 use crate::control::config::HealthConfig;
 use crate::control::limits::ADDRESSES_MAX;
 use crate::control::limits::CHECK_INTERVAL_MIN;
@@ -52,9 +54,11 @@ pub(crate) const POLICY_LABEL: &str = "policy";
 /// The label that says how a prefill worker's engine hands over what it has computed.
 const CONNECTOR_LABEL: &str = "kv_connector";
 
-/// What the label may say. Without it, workers that run vLLM have `nixl` and others `bootstrap`.
-pub(crate) const CONNECTORS: [(&str, Handoff); 3] =
-    [("bootstrap", Handoff::Bootstrap), ("nixl", Handoff::Nixl), ("shared", Handoff::Shared)];
+/// What that label may say. Without it, workers that run vLLM have `nixl` and others `bootstrap`.
+const CONNECTORS: &str = "bootstrap, nixl, mooncake, shared";
+
+/// The label that names the engine of a worker whose connector is `mooncake`.
+const ENGINE_ID_LABEL: &str = "kv_engine_id";
 
 /// What whoever registers a worker says about it.
 #[derive(Clone, Debug, PartialEq)]
@@ -69,6 +73,8 @@ pub(crate) struct WorkerSpec {
     pub(crate) priority: u32,
     pub(crate) cost: f64,
     pub(crate) labels: BTreeMap<String, String>,
+    /// What it serves and more, where all of that is said by its source: it is not asked then.
+    pub(crate) fixed: Option<Arc<Fixed>>,
     /// Fields that are shown as they were given.
     pub(crate) declared: BTreeMap<&'static str, String>,
     pub(crate) checks: Checks,
@@ -178,6 +184,10 @@ pub(crate) struct Entry {
     /// The first version published after its cache was last found to be empty: who was chosen by an earlier one may
     /// hold the prompt no longer.
     pub(crate) emptied_version: u64,
+    /// What is counted of its engine, where statistics by engine are kept.
+    tallies: Option<Arc<Tallies>>,
+    /// Whether its engine was put to sleep: it gets no requests.
+    pub(crate) is_asleep: bool,
     /// What its engine counts as on the boards of its models.
     pub(crate) engine_costs: Vec<EngineCost>,
     /// How much of its share of requests it gets, [`FULL_SHARE`] but while it recovers.
@@ -196,14 +206,27 @@ impl WorkerSpec {
         self.labels.get(POLICY_LABEL).map(String::as_str)
     }
 
+    /// Says by which connector it hands over.
+    pub(crate) fn set_connector(&mut self, connector: &str) {
+        self.labels.insert(CONNECTOR_LABEL.to_owned(), connector.to_owned());
+    }
+
     /// How its labels say that it hands over, if they do.
     ///
     /// # Errors
-    /// A name that is not among [`CONNECTORS`].
-    pub(crate) fn handoff(&self) -> Result<Option<Handoff>, &str> {
-        let Some(named) = self.labels.get(CONNECTOR_LABEL) else { return Ok(None) };
-        let known = CONNECTORS.iter().find(|(name, _)| name == named);
-        known.map(|&(_, handoff)| Some(handoff)).ok_or(named)
+    /// What is wrong with them.
+    pub(crate) fn handoff(&self) -> Result<Option<Handoff>, String> {
+        Ok(match self.labels.get(CONNECTOR_LABEL).map(String::as_str) {
+            None => None,
+            Some("bootstrap") => Some(Handoff::Bootstrap),
+            Some("nixl") => Some(Handoff::Nixl),
+            Some("shared") => Some(Handoff::Shared),
+            Some("mooncake") => match self.labels.get(ENGINE_ID_LABEL) {
+                Some(engine_id) => Some(Handoff::Mooncake { engine_id: engine_id.as_str().into() }),
+                None => return Err(format!("name the connector \"mooncake\" and no {ENGINE_ID_LABEL}")),
+            },
+            Some(other) => return Err(format!("name the unknown connector {other:?}: use {CONNECTORS}")),
+        })
     }
 }
 
@@ -277,6 +300,8 @@ impl Entry {
             metadata: Box::default(),
             pools: Vec::new(),
             emptied_version: 0,
+            tallies: None,
+            is_asleep: false,
             engine_costs: Vec::new(),
             target: target(&spec),
             published: Arc::new(published(id, &spec, addresses, &cells, SmallVec::new(), Said::default())),
@@ -302,7 +327,10 @@ impl Entry {
 
     /// Whether it could get requests, were it not for being slow.
     pub(crate) fn is_up(&self) -> bool {
-        self.health() == Health::Ready && !self.published.addresses.is_empty() && !self.is_tripped
+        self.health() == Health::Ready
+            && !self.published.addresses.is_empty()
+            && !self.is_tripped
+            && !self.is_asleep
     }
 
     /// Whether it was removed for failing, and has not been heard of since.
@@ -348,6 +376,17 @@ impl Entry {
         self.publish(self.published.addresses.clone(), boards);
     }
 
+    /// Has it serve these pools from now on, of which everything is known.
+    pub(crate) fn join(&mut self, pools: Vec<PoolName>, boards: SmallVec<[Arc<Board>; 1]>) {
+        let models = pools.iter().map(|pool| pool.model.clone());
+        self.tallies = Some(Arc::new(Tallies::new(self.uuid.to_string(), models)));
+        let given = self.spec.fixed.as_ref().map(|fixed| fixed.addresses.clone()).unwrap_or_default();
+        let addresses = if given.is_empty() { self.published.addresses.clone() } else { given.into() };
+        self.pools = pools;
+        self.stage = Stage::Ready { failures: 0 };
+        self.publish(addresses, boards);
+    }
+
     fn publish(&mut self, addresses: Box<[SocketAddr]>, boards: SmallVec<[Arc<Board>; 1]>) {
         let said = Said {
             share_eighths: self.share_eighths,
@@ -355,7 +394,8 @@ impl Entry {
             can_continue: self.metadata.dialect.can_continue(),
             is_vllm: self.metadata.dialect == Dialect::Vllm,
         };
-        self.published = Arc::new(published(self.id, &self.spec, addresses, &self.cells, boards, said));
+        let worker = published(self.id, &self.spec, addresses, &self.cells, boards, said);
+        self.published = Arc::new(Worker { tallies: self.tallies.clone(), ..worker });
     }
 
     /// Gives it so much of its share of requests; true if it had another.
@@ -442,6 +482,7 @@ fn published(
         can_continue: said.can_continue,
         cells: Arc::clone(cells),
         boards,
+        tallies: None,
     }
 }
 
@@ -450,41 +491,4 @@ fn authorization(spec: &WorkerSpec) -> Option<Secret> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const CHECKS: Checks = Checks {
-        timeout: Duration::from_secs(5),
-        interval: Duration::from_secs(60),
-        success_threshold: 2,
-        failure_threshold: 3,
-        disabled: false,
-    };
-
-    #[track_caller]
-    fn check(from: Stage, outcomes: &[bool], stage: Stage, change: Change) {
-        let step = |(stage, _): (Stage, Change), &is_alive: &bool| stage.after_check(is_alive, &CHECKS);
-        assert_eq!(outcomes.iter().fold((from, Change::None), step), (stage, change));
-    }
-
-    #[test]
-    fn failures_must_come_in_a_row() {
-        let ready = Stage::Ready { failures: 0 };
-        check(ready, &[false, false], Stage::Ready { failures: 2 }, Change::None);
-        check(ready, &[false, false, true, false, false], Stage::Ready { failures: 2 }, Change::None);
-        check(ready, &[false, false, false], Stage::Unhealthy { successes: 0 }, Change::Lost);
-    }
-
-    #[test]
-    fn successes_must_come_in_a_row() {
-        let unhealthy = Stage::Unhealthy { successes: 0 };
-        check(unhealthy, &[true, false, true], Stage::Unhealthy { successes: 1 }, Change::None);
-        check(unhealthy, &[true, true], Stage::Ready { failures: 0 }, Change::Recovered);
-    }
-
-    #[test]
-    fn a_late_check_says_nothing() {
-        check(Stage::Draining, &[true, false], Stage::Draining, Change::None);
-        check(Stage::Reached, &[false], Stage::Reached, Change::None);
-    }
-}
+mod tests;

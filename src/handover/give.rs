@@ -138,7 +138,8 @@ impl Giver {
         let Sockets { main, admin, metrics } = &self.sockets;
         let main = main.iter().map(|socket| (Role::Main, socket));
         let admin = admin.iter().map(|socket| (Role::Admin, socket));
-        for (role, listener) in main.chain(admin).chain([(Role::Metrics, metrics)]) {
+        for (role, listener) in main.chain(admin).chain(metrics.iter().map(|socket| (Role::Metrics, socket)))
+        {
             let record = SocketRecord { role, is_shared: listener.is_shared };
             wire.send_descriptor(Kind::Listener, &record, listener.socket.as_fd())?;
         }

@@ -62,28 +62,15 @@ impl Family {
         self.metrics.push(metric);
     }
 
-    /// Adds the sum of several histograms of the same bounds.
-    pub(crate) fn add_histogram<'a>(
-        &mut self,
-        labels: Labels<'_>,
-        parts: impl Iterator<Item = &'a Histogram>,
-    ) {
-        let mut counts: Vec<u64> = Vec::new();
-        let mut bounds_us: &[u64] = &[];
-        let mut sum_us = 0;
-        for part in parts {
-            bounds_us = part.bounds_us();
-            counts.resize(bounds_us.len() + 1, 0);
-            counts.iter_mut().zip(part.counts()).for_each(|(total, count)| *total += count);
-            sum_us += part.sum_us();
-        }
+    /// Adds a histogram of counts per bucket, the last of which is what is above all bounds.
+    pub(crate) fn add_counts(&mut self, labels: Labels<'_>, bounds_us: &[u64], counts: &[u64], sum_us: u64) {
         if counts.iter().all(|&count| count == 0) {
             return;
         }
         let mut cumulative = 0;
         let buckets = bounds_us
             .iter()
-            .zip(&counts)
+            .zip(counts)
             .map(|(&bound_us, &count)| {
                 cumulative += count;
                 let mut bucket = proto::Bucket::default();
@@ -99,6 +86,24 @@ impl Family {
         let mut metric = labelled(labels);
         metric.set_histogram(histogram);
         self.metrics.push(metric);
+    }
+
+    /// Adds the sum of several histograms of the same bounds.
+    pub(crate) fn add_histogram<'a>(
+        &mut self,
+        labels: Labels<'_>,
+        parts: impl Iterator<Item = &'a Histogram>,
+    ) {
+        let mut counts: Vec<u64> = Vec::new();
+        let mut bounds_us: &[u64] = &[];
+        let mut sum_us = 0;
+        for part in parts {
+            bounds_us = part.bounds_us();
+            counts.resize(bounds_us.len() + 1, 0);
+            counts.iter_mut().zip(part.counts()).for_each(|(total, count)| *total += count);
+            sum_us += part.sum_us();
+        }
+        self.add_counts(labels, bounds_us, &counts, sum_us);
     }
 
     /// The family with all its samples.

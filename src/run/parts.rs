@@ -45,12 +45,20 @@ use crate::batches;
 use crate::batches::Surroundings;
 use crate::cli::Launch;
 use crate::config::Config;
+use crate::config::PodsConfig;
+use crate::config::stack::StackConfig;
 use crate::control;
 use crate::control::ControlConfig;
 use crate::control::Destinations;
 use crate::control::Doors;
+use crate::control::MetricsPage;
 use crate::control::State;
 use crate::control::event::Event;
+use crate::control::worker::Checks;
+use crate::control::worker::Source;
+use crate::discovery::Herald;
+use crate::discovery::dns;
+use crate::discovery::kubernetes;
 use crate::handover::Inheritance;
 use crate::handover::Succession;
 use crate::handover::successor;
@@ -65,6 +73,9 @@ use crate::services::jwks;
 use crate::services::jwks::Issuer;
 use crate::sockets;
 use crate::sockets::Sockets;
+use crate::stack::Statistics;
+use crate::stack::watch::Watched;
+use crate::stack::watch::has_tls as has_tls_workers;
 use crate::systemd;
 use crate::systemd::Pulse;
 use crate::tls;
@@ -108,6 +119,8 @@ pub(super) struct ControlPlane {
     /// What services do beside their own work.
     tasks: Vec<ExtraTask>,
     is_successor: bool,
+    /// The cluster whose pods are workers, if any are.
+    pods: Option<(kube::Config, PodsConfig)>,
 }
 
 /// The far ends of the roads to control.
@@ -140,13 +153,15 @@ impl Parts {
         let (driver, refusal) = resolve_driver(config.driver)?;
         // Before anything listens: whoever can connect can be answered.
         let issuer = config.security.tokens.take().map(find_issuer).transpose()?;
+        let pods = config.fleet.pods.clone().map(find_cluster).transpose()?;
         let prepared = config.batches.as_ref().map(batches::prepare).transpose()?;
         let mut succession = config.handover.as_deref().map(Succession::begin).transpose()?;
         let mut before = succession.as_mut().and_then(Succession::before);
         let is_successor = before.is_some();
         let sockets = Sockets::open(&config, before.as_deref_mut())?;
         let start = before.as_ref().map_or(began, |before| before.start());
-        if before.as_ref().is_some_and(|before| before.has_tls_workers()) {
+        let has_tls = before.as_ref().is_some_and(|before| before.has_tls_workers());
+        if has_tls || has_tls_workers(&config.fleet.fixed_workers) {
             // Shards are given them before anybody has looked at them here.
             config.tls.client.authorities.load();
         }
@@ -182,13 +197,15 @@ impl Parts {
             reloads: Arc::default(),
             gate: shared.gate.clone(),
         };
-        let scraped = serve_metrics(metrics, sources.clone(), Arc::clone(&shared.lifecycle));
+        let scraped =
+            metrics.map(|metrics| serve_metrics(metrics, sources.clone(), Arc::clone(&shared.lifecycle)));
         let control = ControlPlane {
             config: control_config,
             state,
             inboxes,
             services: Services::new().map_err(no_thread)?,
-            tasks: std::iter::once(scraped).chain(verify).chain(export).chain(service).collect(),
+            pods,
+            tasks: scraped.into_iter().chain(verify).chain(export).chain(service).collect(),
             is_successor,
         };
         let data = DataPlane { listeners, admin_listener, decisions };
@@ -265,6 +282,7 @@ impl ControlPlane {
     pub(super) fn spawn(mut self, site: &Site, launch: Option<Launch>) -> Result<JoinHandle<()>, Failure> {
         let results = self.results();
         let Site { config, shared, sources, start, .. } = site;
+        let metrics = config.stack.as_ref().map(|stack| self.keep_statistics(stack, site));
         self.tasks.extend(config.tls.server.clone().map(watch_certificate));
         if let Some(launch) = launch {
             self.watch_signals(site, launch)?;
@@ -278,6 +296,14 @@ impl ControlPlane {
             };
             self.tasks.push(Box::new(move || Box::pin(systemd::feed_watchdog(pulse, interval))));
         }
+        if let Some((cluster, pods)) = self.pods.take() {
+            let herald = herald(config, Source::Kubernetes, results.clone());
+            self.tasks.push(Box::new(move || Box::pin(kubernetes::run(cluster, pods, herald))));
+        }
+        if let Some(names) = config.fleet.names.clone() {
+            let herald = herald(config, Source::Dns, results.clone());
+            self.tasks.push(Box::new(move || Box::pin(dns::run(names, herald))));
+        }
         let Self { state, inboxes, services, tasks, .. } = self;
         let (handle, _thread) =
             services.spawn(results, destinations(config), &config.tls.client, tasks).map_err(no_thread)?;
@@ -288,9 +314,22 @@ impl ControlPlane {
             services: handle,
             snapshot: Arc::clone(&shared.snapshot),
             lifecycle: Arc::clone(&shared.lifecycle),
+            metrics,
             shard_stats: sources.shards.clone(),
         };
         control::spawn(state, doors, *start).map_err(no_thread)
+    }
+
+    /// Has statistics by engine kept and logged; returns what makes the metrics page of them.
+    fn keep_statistics(&mut self, stack: &StackConfig, site: &Site) -> MetricsPage {
+        let statistics = Arc::new(Statistics::new(site.sources.clone(), stack, site.start));
+        let sampled = Arc::clone(&statistics);
+        self.tasks.push(Box::new(move || Box::pin(sampled.sample())));
+        if let Some(interval) = stack.log_stats {
+            let logged = Arc::clone(&statistics);
+            self.tasks.push(Box::new(move || Box::pin(logged.log(interval))));
+        }
+        MetricsPage(Arc::new(move || statistics.page()))
     }
 
     /// Has SIGHUP and SIGUSR2 do what they are for. Both are caught before anybody is told that the process is ready.
@@ -316,10 +355,26 @@ impl ControlPlane {
             filter: logs.filter(),
             control: self.results(),
             counts: Arc::clone(&sources.reloads),
+            authorities: Arc::clone(&config.tls.client.authorities),
+            is_refused: false,
         };
-        self.tasks.push(Box::new(move || Box::pin(reloader.watch(signals))));
+        let file = config.stack.as_ref().and_then(|stack| stack.dynamic.clone()).map(Watched::new);
+        self.tasks.push(Box::new(move || Box::pin(reloader.watch(signals, file))));
         Ok(())
     }
+}
+
+/// What a source of workers tells control through.
+fn herald(config: &Config, source: Source, results: Sender<Event>) -> Herald {
+    let (checks, api_key) = (Checks::from(&config.fleet.health), config.security.api_key.clone());
+    Herald { source, results, checks, api_key }
+}
+
+/// Finds the cluster before anything listens: without it no worker would ever be found.
+fn find_cluster(pods: PodsConfig) -> Result<(kube::Config, PodsConfig), Failure> {
+    let cluster = kubernetes::find()
+        .map_err(|error| Failure::usage(format!("--service-discovery: no cluster was found: {error}")))?;
+    Ok((cluster, pods))
 }
 
 fn no_thread(error: std::io::Error) -> Failure {
@@ -381,6 +436,8 @@ pub(crate) fn control_config(
         decisions: decisions.to_vec(),
         worker_urls: fleet.worker_urls.clone(),
         pair_workers: fleet.pair_workers.clone(),
+        fixed_workers: fleet.fixed_workers.clone(),
+        stack: fleet.stack.clone(),
         dp_aware: fleet.dp_aware,
         api_key: config.security.api_key.clone(),
         hides_workers: config.security.is_control_closed,

@@ -12,13 +12,17 @@ use reqwest::dns::Name;
 use reqwest::dns::Resolve;
 use reqwest::dns::Resolving;
 use reqwest::header::AUTHORIZATION;
+use reqwest::header::CONTENT_TYPE;
+use serde::de::IgnoredAny;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tracing::debug;
 
+use crate::control::config::Inference;
 use crate::control::destination::Destinations;
 use crate::control::event::Failure;
 use crate::control::event::Probe;
+use crate::control::task::Ask;
 use crate::control::task::Lookup;
 use crate::control::task::Question;
 use crate::control::task::Target;
@@ -64,8 +68,8 @@ impl Client {
         Ok(Self { http, destinations, authorities })
     }
 
-    /// Looks a worker up, if needed, and asks for its health, if `path` says where.
-    pub(crate) async fn probe(&self, target: &Target, path: Option<&str>, lookup: Lookup) -> Probe {
+    /// Looks a worker up, if needed, and asks for its health.
+    pub(crate) async fn probe(&self, target: &Target, ask: &Ask, lookup: Lookup) -> Probe {
         if target.url.starts_with("https:") {
             // Before shards are given this worker, and not here: files may lie on a disk that does not answer.
             let authorities = Arc::clone(&self.authorities);
@@ -79,13 +83,35 @@ impl Client {
                 Err(failure) => return Probe { addresses: None, answer: Err(failure) },
             },
         };
-        let answer = match path {
-            Some(path) => {
+        let answer = match ask {
+            Ask::Path(path) => {
                 self.send(Method::GET, target, path).await.map(|response| response.status().as_u16())
             }
-            None => Ok(200),
+            Ask::Inference(fixed) => self.infer(target, &fixed.asks).await,
+            Ask::Nothing => Ok(200),
         };
         Probe { addresses, answer }
+    }
+
+    /// Asks for all of these, and returns the first status that is no good one; what is no JSON is no answer.
+    async fn infer(&self, target: &Target, asks: &[Inference]) -> Result<u16, Failure> {
+        for Inference { path, content_type, body } in asks {
+            let request = self.request(Method::POST, target, path);
+            let request = request.header(CONTENT_TYPE, *content_type).body(body.clone());
+            let mut response = sent(request.send().await, target, path)?;
+            if !response.status().is_success() {
+                return Ok(response.status().as_u16());
+            }
+            let mut answer = Vec::new();
+            while let Some(chunk) = response.chunk().await.map_err(|_| Failure::Body)? {
+                answer.extend_from_slice(&chunk);
+                if answer.len() > limits::ANSWER_BYTES_MAX {
+                    return Err(Failure::Body);
+                }
+            }
+            serde_json::from_slice::<IgnoredAny>(&answer).map_err(|_| Failure::Body)?;
+        }
+        Ok(200)
     }
 
     /// The addresses of a worker's name, those left out that workers may not have.
@@ -124,8 +150,8 @@ impl Client {
 
     async fn ask(&self, question: Question, target: &Target) -> Result<Bytes, Failure> {
         let method = match question {
-            Question::FlushCache => Method::POST,
-            Question::Load | Question::ModelInfo => Method::GET,
+            Question::FlushCache | Question::Sleep { .. } | Question::WakeUp => Method::POST,
+            Question::Load | Question::ModelInfo | Question::IsSleeping => Method::GET,
         };
         self.first_found(&method, target, question.paths()).await
     }
@@ -179,20 +205,29 @@ impl Client {
     }
 
     async fn send(&self, method: Method, target: &Target, path: &str) -> Result<reqwest::Response, Failure> {
-        let mut request = self.http.request(method, format!("{}{path}", target.url));
-        if let Some(authorization) = &target.authorization {
-            request = request.header(AUTHORIZATION, &**authorization);
-        }
-        // Only a refused connection says that nobody listens; who breaks off may be busy, and keeps its cache.
-        request.send().await.map_err(|error| {
-            debug!(worker = %target.url, path, ?error, "a call failed");
-            match error {
-                error if error.is_timeout() => Failure::Timeout,
-                error if error.is_connect() => Failure::Connect,
-                _ => Failure::Body,
-            }
-        })
+        sent(self.request(method, target, path).send().await, target, path)
     }
+
+    fn request(&self, method: Method, target: &Target, path: &str) -> reqwest::RequestBuilder {
+        let request = self.http.request(method, format!("{}{path}", target.url));
+        match &target.authorization {
+            Some(authorization) => request.header(AUTHORIZATION, &**authorization),
+            None => request,
+        }
+    }
+}
+
+/// What came of sending a request.
+fn sent<T>(result: reqwest::Result<T>, target: &Target, path: &str) -> Result<T, Failure> {
+    // Only a refused connection says that nobody listens; who breaks off may be busy, and keeps its cache.
+    result.map_err(|error| {
+        debug!(worker = %target.url, path, ?error, "a call failed");
+        match error {
+            error if error.is_timeout() => Failure::Timeout,
+            error if error.is_connect() => Failure::Connect,
+            _ => Failure::Body,
+        }
+    })
 }
 
 /// Looks names up for the client's own connections, so that they go nowhere else than shards may: an answer that changes

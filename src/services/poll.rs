@@ -36,7 +36,8 @@ pub(crate) async fn poll(client: &Client, target: &Target, asked: Endpoints) -> 
     // The page is about all ranks together.
     let paged = page.filter(|_| target.rank.is_none()).map(|page| page.load);
     let load = said.or(paged.unwrap_or_default());
-    Polled { load: load.is_known().then_some(load), marks, endpoints }
+    let prefix = page.and_then(|page| page.prefix);
+    Polled { load: load.is_known().then_some(load), marks, prefix, endpoints }
 }
 
 async fn page(client: &Client, target: &Target, path: &str) -> Result<Page, Failure> {

@@ -14,6 +14,7 @@ use crate::control::event::Failure;
 use crate::control::poll::Endpoints;
 use crate::control::poll::Place;
 use crate::control::poll::Polled;
+use crate::control::task::Ask;
 use crate::control::task::Lookup;
 use crate::control::task::Question;
 use crate::control::task::Target;
@@ -54,7 +55,7 @@ fn check_probe(url: &str, key: Option<&str>, expect: Result<u16, Failure>) {
     let task = Task::Probe {
         worker: WORKER,
         target: target(url, key),
-        path: Some("/health".into()),
+        ask: Ask::Path("/health".into()),
         lookup: Lookup::Needless,
         timeout: PATIENCE,
     };
@@ -80,7 +81,7 @@ fn redirects_are_not_followed() {
     let task = Task::Probe {
         worker: WORKER,
         target,
-        path: Some("/moved".into()),
+        ask: Ask::Path("/moved".into()),
         lookup: Lookup::Needless,
         timeout: PATIENCE,
     };
@@ -91,7 +92,8 @@ fn redirects_are_not_followed() {
 #[test]
 fn a_name_is_looked_up() {
     let target = target("http://localhost:7", None);
-    let task = Task::Probe { worker: WORKER, target, path: None, lookup: Lookup::Needed, timeout: PATIENCE };
+    let task =
+        Task::Probe { worker: WORKER, target, ask: Ask::Nothing, lookup: Lookup::Needed, timeout: PATIENCE };
     let Event::Probed { probe, .. } = outcome(task) else { unreachable!("a probe is probed") };
     let addresses = probe.addresses.expect("localhost has addresses");
     assert!(addresses.iter().all(|address| address.ip().is_loopback() && address.port() == 7));
@@ -103,7 +105,8 @@ fn a_name_for_a_forbidden_address_leads_nowhere() {
     // Resolvers read this as 169.254.169.254, as they would a name that leads there.
     let (url, host) = ("http://0xa9fea9fe:80".into(), "0xa9fea9fe".into());
     let target = Arc::new(Target { url, host, port: 80, rank: None, authorization: None });
-    let task = Task::Probe { worker: WORKER, target, path: None, lookup: Lookup::Needed, timeout: PATIENCE };
+    let task =
+        Task::Probe { worker: WORKER, target, ask: Ask::Nothing, lookup: Lookup::Needed, timeout: PATIENCE };
     let Event::Probed { probe, .. } = outcome(task) else { unreachable!("a probe is probed") };
     assert_eq!((probe.addresses, probe.answer), (None, Err(Failure::Destination)));
 }
@@ -137,6 +140,7 @@ fn a_poll_finds_out_where_an_engine_answers() {
     // An old SGLang without metrics: its load by the old path, its start by what it drew.
     let old = Polled {
         load: tokens(3),
+        prefix: None,
         marks: Some(Marks { start_id: Some(7), ..Marks::default() }),
         endpoints: endpoints(At(1), Nowhere, At(1)),
     };
@@ -147,6 +151,7 @@ fn a_poll_finds_out_where_an_engine_answers() {
     ];
     let new = Polled {
         load: Some(EngineLoad { running: Some(2), ..tokens(5).expect("given") }),
+        prefix: None,
         marks: Some(Marks { has_page: true, ..Marks::default() }),
         endpoints: Endpoints { identity: sglang.identity, ..endpoints(At(0), At(0), Nowhere) },
     };
@@ -154,6 +159,7 @@ fn a_poll_finds_out_where_an_engine_answers() {
     const VLLM: fake_worker::Table = &[("GET /metrics", 200, "vllm:num_requests_running 0\n")];
     let vllm = Polled {
         load: Some(EngineLoad { running: Some(0), ..EngineLoad::default() }),
+        prefix: None,
         marks: Some(Marks { has_page: true, ..Marks::default() }),
         endpoints: endpoints(Nowhere, At(0), Nowhere),
     };

@@ -1,10 +1,16 @@
 //! Prefill and decode workers: both halves of a request find each other, begin together and end together.
 
+mod fleet;
+mod vllm;
+
+use std::time::Duration;
+
 use serde_json::Value;
 use serde_json::json;
 use testkit::client::Client;
 use testkit::client::Request;
 use testkit::gateway::Gateway;
+use testkit::pairs::Plan;
 use testkit::wait;
 use testkit::worker::Exchange;
 use testkit::worker::Worker;
@@ -13,7 +19,6 @@ use testkit::worker::json_answer;
 use crate::setup::CHAT;
 use crate::setup::PLAIN;
 use crate::setup::Setup;
-use crate::setup::binary;
 use crate::setup::chat;
 use crate::setup::chat_stream;
 use crate::setup::on_every_setup;
@@ -78,7 +83,7 @@ fn both_halves_get_the_same_room(setup: Setup) {
         let (p, d) = (prefill.exchange(), decode.exchange());
         assert_eq!(p.request.body, d.request.body);
         assert_eq!(p.request.headers.get("x-request-id"), d.request.headers.get("x-request-id"));
-        let Value::Object(mut members) = body(&p) else { panic!("an object") };
+        let Value::Object(mut members) = body(&p) else { unreachable!("an object") };
         assert_eq!(members.remove("bootstrap_host"), Some("127.0.0.1".into()));
         assert_eq!(members.remove("bootstrap_port"), Some(9000.into()));
         rooms.push(members.remove("bootstrap_room").and_then(|room| room.as_u64()).expect("a room"));
@@ -90,12 +95,8 @@ fn both_halves_get_the_same_room(setup: Setup) {
     }
     assert_ne!(rooms[0], rooms[1]);
     gateway.wait_idle();
-    assert_eq!(
-        (prefill.accepted(), decode.accepted()),
-        (1, 1),
-        "connections are kept: {:?}",
-        gateway.workers()
-    );
+    let connects = gateway.metrics().sum("smg_shard_upstream_connects_total", &[]);
+    assert_eq!(connects, 2.0, "connections are kept");
     assert_eq!((outcomes(&gateway, &prefill, "success"), outcomes(&gateway, &decode, "success")), (2.0, 2.0));
 }
 
@@ -115,7 +116,7 @@ fn a_stream_begins_when_the_decode_worker_does(setup: Setup) {
     p.close_stream();
     d.event("2");
     d.close_stream();
-    assert_eq!(client.events(), ["data: 2", "data: [DONE]"]);
+    assert_eq!(client.events(), ["2", "[DONE]"]);
     gateway.wait_idle();
     wait::until("the prefill worker is done", || outcomes(&gateway, &prefill, "success") == 1.0);
 }
@@ -147,7 +148,7 @@ fn a_prefill_worker_that_dies_is_replaced_with_both_halves_anew(setup: Setup) {
             d.event("1");
             d.close_stream();
             assert_eq!(client.head().0, 200);
-            assert_eq!(client.events(), ["data: 1", "data: [DONE]"]);
+            assert_eq!(client.events(), ["1", "[DONE]"]);
         } else {
             d.answer("{\"decoded\":1}");
             assert_eq!(client.response().text(), "{\"decoded\":1}");
@@ -215,8 +216,7 @@ fn log_probabilities_of_the_prompt_come_from_both(setup: Setup) {
     d.event(&said("[[3]]"));
     d.close_stream();
     assert_eq!(client.head().0, 200);
-    let data = |list: &str| format!("data: {}", said(list));
-    assert_eq!(client.events(), [data("[[1],[2]]"), data("[[1],[2],[3]]"), "data: [DONE]".to_owned()]);
+    assert_eq!(client.events(), [said("[[1],[2]]"), said("[[1],[2],[3]]"), "[DONE]".to_owned()]);
     gateway.wait_idle();
 }
 
@@ -261,17 +261,6 @@ fn a_batch_has_a_room_for_each() {
             }
         }
     }
-}
-
-#[test]
-fn without_a_port_there_is_none() {
-    let (prefill, decode) = (Worker::manual(), Worker::manual());
-    let launch = PLAIN.launch().switch("--pd-disaggregation");
-    let launch = launch.flag("--prefill", prefill.url()).switch("none").flag("--decode", decode.url());
-    let gateway = launch.start_listening();
-    gateway.wait_healthy(2);
-    let told = rooms_of(&mut gateway.client(), (&prefill, &decode), &chat("hello"));
-    assert_eq!(told["bootstrap_port"], Value::Null);
 }
 
 #[test]
@@ -336,7 +325,7 @@ fn an_error_of_the_last_prefill_worker_is_the_answer() {
 #[test]
 fn who_lets_wait_for_the_first_token_is_the_prefill_worker_until_it_is_done() {
     let (prefill, decode) = (Worker::manual(), Worker::manual());
-    let flags = [("--first-token-timeout-secs", "0.3"), ("--retry-max-retries", "1")];
+    let flags = [("--first-token-timeout-secs", "1"), ("--retry-max-retries", "1")];
     let gateway = launch(PLAIN, &[&prefill], &[&decode], &flags);
     let mut client = gateway.client();
     client.send(&chat_stream("hello").bytes());
@@ -355,166 +344,6 @@ fn who_lets_wait_for_the_first_token_is_the_prefill_worker_until_it_is_done() {
 }
 
 #[test]
-fn vllm_workers_go_one_after_the_other() {
-    let (prefill, decode) = (Worker::manual(), Worker::manual());
-    let gateway = binary().flag("--policy", "round_robin").start_listening();
-    for (worker, kind, labels) in
-        [(&prefill, "prefill", json!({"kv_connector": "nixl"})), (&decode, "decode", json!({}))]
-    {
-        let body = json!({"url": worker.url(), "worker_type": kind, "labels": labels});
-        assert_eq!(gateway.ask(&Request::json("/workers", body.to_string())).status, 202);
-    }
-    gateway.wait_healthy(2);
-    let mut client = gateway.client();
-    let asked = json!({"model": "mock", "messages": [], "max_tokens": 50, "stream": true});
-    client.send(&Request::json(CHAT, asked.to_string()).bytes());
-    let p = prefill.exchange();
-    let told = body(&p);
-    assert_eq!((&told["max_tokens"], &told["max_completion_tokens"]), (&json!(1), &json!(1)));
-    assert_eq!((&told["stream"], &told["stream_options"]), (&json!(false), &Value::Null));
-    assert_eq!(told["kv_transfer_params"]["do_remote_decode"], true);
-    assert_eq!(told["kv_transfer_params"]["remote_block_ids"], Value::Null);
-    assert!(decode.exchange_now().is_none());
-    p.answer(
-        "{\"choices\":[],\"kv_transfer_params\":{\"remote_engine_id\":\"e\",\"remote_block_ids\":[1,2]}}",
-    );
-    let mut d = decode.exchange();
-    let told = body(&d);
-    assert_eq!((&told["max_tokens"], &told["stream"]), (&json!(50), &json!(true)));
-    let params = json!({"remote_engine_id": "e", "remote_block_ids": [1, 2], "remote_host": "127.0.0.1"});
-    assert_eq!(told["kv_transfer_params"], params);
-    d.open_stream();
-    d.event("1");
-    d.close_stream();
-    assert_eq!(client.head().0, 200);
-    assert_eq!(client.events(), ["data: 1", "data: [DONE]"]);
-    // A failure of the first step is retried before the second begins, and told as its own.
-    client.send(&Request::json(CHAT, asked.to_string()).bytes());
-    prefill.exchange().reset();
-    prefill.exchange().answer("{}");
-    let d = decode.exchange();
-    assert_eq!(body(&d)["kv_transfer_params"], Value::Null);
-    d.answer("{}");
-    assert_eq!(client.response().status, 200);
-    gateway.wait_idle();
-}
-
-#[test]
-fn pairs_and_other_workers_stand_side_by_side() {
-    let (prefill, decode, regular) =
-        (Worker::answering_as("big"), Worker::answering_as("big"), Worker::answering_as("small"));
-    let launch = binary().switch("--pd-disaggregation").flag("--policy", "round_robin");
-    let launch = launch.flag("--prefill", prefill.url()).switch("8998").flag("--decode", decode.url());
-    let gateway = launch.worker(regular.url()).start_listening();
-    gateway.wait_healthy(3);
-    let ask = |path: &str, model: &str| {
-        gateway
-            .ask(&Request::json(path, format!("{{\"model\":\"{model}\",\"messages\":[],\"input\":\"a\"}}")))
-    };
-    assert_eq!(ask(CHAT, "big").json()["worker"], decode.url());
-    assert_eq!(ask(CHAT, "small").json()["worker"], regular.url());
-    assert_eq!(ask("/v1/embeddings", "small").json()["worker"], regular.url());
-    let refused = ask("/v1/embeddings", "big");
-    assert_eq!((refused.status, refused.error_code().as_deref()), (501, Some("not_implemented")));
-    let listed = gateway.get("/workers").json();
-    assert_eq!(listed["stats"], json!({"prefill_count": 1, "decode_count": 1, "regular_count": 1}));
-    let shown = gateway.workers();
-    let of =
-        |worker: &Worker| shown.iter().find(|shown| shown["url"] == worker.url()).expect("listed").clone();
-    assert_eq!(
-        (&of(&prefill)["worker_type"], &of(&prefill)["bootstrap_port"]),
-        (&json!("prefill"), &json!(8998))
-    );
-    assert_eq!((&of(&decode)["worker_type"], of(&decode).get("bootstrap_port")), (&json!("decode"), None));
-    let models = gateway.get("/v1/models").json();
-    assert_eq!(models["data"].as_array().map(Vec::len), Some(2));
-}
-
-#[test]
-fn readiness_takes_a_pair() {
-    let (prefill, decode) = (Worker::answering(), Worker::answering());
-    let gateway = binary().start_listening();
-    let register = |worker: &Worker, kind: &str| {
-        let body = json!({"url": worker.url(), "worker_type": kind}).to_string();
-        assert_eq!(gateway.ask(&Request::json("/workers", body)).status, 202);
-    };
-    register(&prefill, "prefill");
-    gateway.wait_healthy(1);
-    assert_eq!(gateway.get("/readiness").status, 503);
-    let refused = gateway.ask(&chat("hello"));
-    assert_eq!(refused.status, 503);
-    assert!(refused.text().contains("decode workers"), "{}", refused.text());
-    register(&decode, "decode");
-    gateway.wait_healthy(2);
-    wait::until("it is ready", || gateway.get("/readiness").status == 200);
-    assert_eq!(gateway.ask(&chat("hello")).json()["worker"], decode.url());
-}
-
-#[test]
-fn each_role_has_its_policy_and_a_conversation_its_prefill_worker() {
-    let prefill = [Worker::answering(), Worker::answering(), Worker::answering()];
-    let decode = [Worker::answering(), Worker::answering()];
-    let flags = [("--prefill-policy", "cache_aware"), ("--decode-policy", "round_robin")];
-    let gateway = launch(PLAIN, &prefill.each_ref(), &decode.each_ref(), &flags);
-    let prompt = "tell me a long story about a gateway ".repeat(200);
-    for turn in 0..12 {
-        assert_eq!(gateway.ask(&chat(&format!("{prompt} {turn}"))).status, 200);
-    }
-    let mut prefills: Vec<usize> = prefill.iter().map(|worker| worker.received().len()).collect();
-    prefills.sort_unstable();
-    assert_eq!(prefills, [0, 0, 12]);
-    assert_eq!(decode.each_ref().map(|worker| worker.received().len()), [6, 6]);
-}
-
-#[test]
-fn ranks_of_a_pair_are_named_to_both() {
-    let (prefill, decode) = (Worker::manual(), Worker::manual());
-    prefill.set_ranks(2);
-    decode.set_ranks(2);
-    let launch = PLAIN.launch().switch("--dp-aware").switch("--pd-disaggregation");
-    let launch = launch.flag("--prefill", prefill.url()).flag("--decode", decode.url());
-    let gateway = launch.start_listening();
-    gateway.wait_healthy(4);
-    let mut client = gateway.client();
-    client.send(&chat("hello").bytes());
-    let (p, d) = (prefill.exchange(), decode.exchange());
-    let (told_p, told_d) = (body(&p), body(&d));
-    assert!(told_p["data_parallel_rank"].is_u64() && told_d["data_parallel_rank"].is_u64());
-    assert_eq!(told_d["disagg_prefill_dp_rank"], told_p["data_parallel_rank"]);
-    p.answer("{}");
-    d.answer("{}");
-    assert_eq!(client.response().status, 200);
-}
-
-#[test]
-fn flags_and_bodies_that_make_no_pair_are_refused() {
-    for (flags, told) in [
-        (&["--prefill", "http://127.0.0.1:1"][..], "--prefill needs --pd-disaggregation"),
-        (&["--decode-policy", "random"], "--decode-policy needs --pd-disaggregation"),
-        (&["--pd-disaggregation", "--prefill", "9000"], "--prefill begins with a URL"),
-        (&["--pd-disaggregation", "--prefill", "http://127.0.0.1:1", "99999"], "99999 is no port"),
-        (&["--pd-disaggregation", "--prefill-policy", "best"], "--prefill-policy: unknown policy `best`"),
-    ] {
-        let launch = flags.iter().fold(binary(), |launch, flag| launch.switch(flag));
-        let ended = launch.run_to_end();
-        let said = ended.stderr.join("\n");
-        assert!(ended.code != Some(0) && said.contains(told), "{flags:?}: {said}");
-    }
-    let gateway = binary().start_listening();
-    let url = "http://127.0.0.1:1";
-    for (body, param) in [
-        (json!({"url": url, "worker_type": "encode"}), "worker_type"),
-        (json!({"url": url, "worker_type": "decode", "bootstrap_port": 1}), "bootstrap_port"),
-        (json!({"url": url, "worker_type": "prefill", "bootstrap_port": 70000}), "bootstrap_port"),
-        (json!({"url": url, "worker_type": "prefill", "labels": {"kv_connector": "wire"}}), "labels"),
-    ] {
-        let refused = gateway.ask(&Request::json("/workers", body.to_string()));
-        assert_eq!(refused.status, 400, "{body}");
-        assert!(refused.text().contains(param), "{}", refused.text());
-    }
-}
-
-#[test]
 fn a_prefill_answer_without_body_is_whole() {
     let (prefill, decode) = (Worker::answering(), Worker::answering());
     prefill.answer_with(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
@@ -524,4 +353,32 @@ fn a_prefill_answer_without_body_is_whole() {
         assert_eq!(gateway.ask(&chat("hello")).text(), "{\"decoded\":1}");
     }
     gateway.wait_idle();
+}
+
+/// Some of what `tools pairs` does at length.
+#[test]
+fn whoever_fails_answers_stay_whole_and_charges_right() {
+    let plan = Plan {
+        program: env!("CARGO_BIN_EXE_ringway").into(),
+        requests: 300,
+        threads: 8,
+        workers: 3,
+        shards: 2,
+        prefill_faults: 100,
+        decode_faults: 0,
+        prefill_time: Duration::from_millis(1),
+        seed: 7,
+    };
+    let none: &[String] = &[];
+    let report = plan.run();
+    assert_eq!(
+        (&*report.wrong, report.prefill.0, report.decode.1),
+        (none, report.prefill.1, 0),
+        "{report:?}"
+    );
+    let report = Plan { prefill_faults: 0, decode_faults: 100, ..plan.clone() }.run();
+    assert_eq!((&*report.wrong, report.decode.0, report.prefill.1), (none, report.decode.1, 0), "{report:?}");
+    let report = Plan { decode_faults: 100, ..plan }.run();
+    assert_eq!(&*report.wrong, none, "{report:?}");
+    assert!(report.prefill.1 <= report.prefill.0 && report.decode.1 <= report.decode.0, "{report:?}");
 }

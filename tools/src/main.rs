@@ -1,8 +1,10 @@
-//! Tools of the repository: `tidy` checks its rules; `chaos`, `faults`, `startup` and `upgrade` try the release binary; `collector` takes its spans.
+//! Tools of the repository: `tidy` checks its rules; `chaos`, `faults`, `pairs`, `pods`, `startup` and `upgrade` try the release binary; `collector` takes its spans.
 
 mod chaos;
 mod collector;
 mod faults;
+mod pairs;
+mod pods;
 mod startup;
 mod tidy;
 mod upgrade;
@@ -26,6 +28,8 @@ enum Tool {
     Chaos(chaos::Args),
     Collector(collector::Args),
     Faults(faults::Args),
+    Pairs(pairs::Args),
+    Pods(pods::Args),
     Startup(startup::Args),
     Upgrade(upgrade::Args),
 }
@@ -36,6 +40,8 @@ fn main() -> ExitCode {
         Tool::Chaos(args) => chaos::run(&args),
         Tool::Collector(args) => collector::run(&args),
         Tool::Faults(args) => faults::run(&args),
+        Tool::Pairs(args) => pairs::run(&args),
+        Tool::Pods(args) => pods::run(&args),
         Tool::Startup(args) => startup::run(&args),
         Tool::Upgrade(args) => upgrade::run(&args),
     };

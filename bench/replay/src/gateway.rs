@@ -84,6 +84,7 @@ impl Gateway {
             pools: Box::new([Arc::new(pool(policy, &table, board))]),
             workers: table,
             sticky: Arc::new(StickyTable::default()),
+            stack: None,
             readiness: page.clone(),
             health_generate: page.clone(),
             models: page,
@@ -130,6 +131,7 @@ impl Gateway {
             pools: Box::new([Arc::new(pool)]),
             workers: fleet.workers.clone(),
             sticky: Arc::clone(&fleet.sticky),
+            stack: None,
             readiness: fleet.readiness.clone(),
             health_generate: fleet.health_generate.clone(),
             models: fleet.models.clone(),
@@ -211,6 +213,7 @@ fn worker(index: u32, board: &Arc<Board>) -> Worker {
         can_continue: false,
         cells: Arc::new(WorkerCells::default()),
         boards: std::iter::once(Arc::clone(board)).collect(),
+        tallies: None,
     }
 }
 

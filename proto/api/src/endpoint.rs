@@ -150,6 +150,22 @@ endpoints! {
     Loads "/loads" "GET" Handler::Admin, "req-";
     /// What was decided lately, and why.
     DebugDecisions "/debug/decisions" "GET" Handler::Admin, "req-";
+    /// Speech to text, for clients of vLLM's production-stack, who get errors of their own.
+    Transcriptions "/v1/audio/transcriptions" "POST" Handler::Relay(PromptShape::Opaque), "";
+    /// Voices of a worker.
+    AudioVoices "/v1/audio/voices" "GET" Handler::Relay(PromptShape::Opaque), "";
+    /// Engines and the models they serve.
+    Engines "/engines" "GET" Handler::Admin, "";
+    /// Has an engine sleep.
+    Sleep "/sleep" "POST" Handler::Admin, "";
+    /// Wakes an engine up.
+    WakeUp "/wake_up" "POST" Handler::Admin, "";
+    /// Whether an engine sleeps.
+    IsSleeping "/is_sleeping" "GET" Handler::Admin, "";
+    /// The metrics page, where it has no listener of its own.
+    Metrics "/metrics" "GET" Handler::Admin, "";
+    /// The gateway's version.
+    Version "/version" "GET, HEAD" Handler::Page, "";
     /// Any path that is not in this table.
     Unknown "unknown" "" Handler::Page, "req-";
 }
@@ -188,6 +204,27 @@ impl Endpoint {
     #[inline]
     pub fn index(self) -> usize {
         self as usize
+    }
+
+    /// The endpoint that answers `path` (without query) for clients of vLLM's production-stack router. The fleet is not
+    /// theirs to change.
+    pub fn resolve_stack(path: &str) -> Self {
+        match path {
+            "/v1/audio/transcriptions" => Self::Transcriptions,
+            "/v1/audio/voices" => Self::AudioVoices,
+            "/score" => Self::Score,
+            "/engines" => Self::Engines,
+            "/sleep" => Self::Sleep,
+            "/wake_up" => Self::WakeUp,
+            "/is_sleeping" => Self::IsSleeping,
+            "/metrics" => Self::Metrics,
+            "/version" => Self::Version,
+            _ => match Self::resolve(path) {
+                Self::Generate => Self::Unknown,
+                endpoint if endpoint.handler() == Handler::Admin => Self::Unknown,
+                endpoint => endpoint,
+            },
+        }
     }
 
     /// The endpoint that answers `path` (without query).
@@ -270,7 +307,21 @@ mod tests {
     fn every_plain_template_resolves_to_its_endpoint() {
         for &endpoint in Endpoint::ALL {
             let path = endpoint.template().replace('*', "speech").replace("{id}", "http%3A%2F%2Fa%3A1");
-            assert_eq!(Endpoint::resolve(&path), endpoint, "{path}");
+            let resolved = [Endpoint::resolve(&path), Endpoint::resolve_stack(&path)];
+            assert!(resolved.contains(&endpoint), "{path}");
+        }
+    }
+
+    #[test]
+    fn clients_of_the_stack_change_no_fleet() {
+        for path in ["/workers", "/workers/x", "/add_worker", "/flush_cache", "/get_server_info", "/generate"]
+        {
+            assert_eq!(Endpoint::resolve_stack(path), Endpoint::Unknown, "{path}");
+        }
+        assert_eq!(Endpoint::resolve_stack("/v1/audio/speech"), Endpoint::Audio);
+        assert_eq!(Endpoint::resolve_stack("/score"), Endpoint::Score);
+        for path in ["/engines", "/sleep", "/metrics", "/version"] {
+            assert_eq!(Endpoint::resolve(path), Endpoint::Unknown, "{path}");
         }
     }
 

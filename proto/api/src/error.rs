@@ -136,17 +136,24 @@ pub struct ApiError {
     pub message: Cow<'static, str>,
     /// The request field it is about.
     pub param: Option<&'static str>,
+    /// A worker's own status, where that is passed on instead of the code's.
+    pub worker_status: Option<u16>,
 }
 
 impl ApiError {
     /// An error about the whole request.
     pub fn new(code: ErrorCode, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, message: message.into(), param: None }
+        Self { code, message: message.into(), param: None, worker_status: None }
     }
 
     /// An error about one field.
     pub fn about(code: ErrorCode, param: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, message: message.into(), param: Some(param) }
+        Self { code, message: message.into(), param: Some(param), worker_status: None }
+    }
+
+    /// The status of its answer.
+    pub fn status(&self) -> u16 {
+        self.worker_status.unwrap_or(self.code.status())
     }
 
     /// Appends the JSON body.

@@ -151,6 +151,25 @@ fn scalar(body: &[u8], begin: usize, end: usize) -> Option<Span> {
     (value.len() <= FIELD_BYTES_MAX).then_some(Span { start: begin + leading, end: end - trailing })
 }
 
+/// Where the value of `model` stands in a body, quotes included, and the name itself; none unless the body is a JSON
+/// object that names one. Of several the last counts, as it does for engines.
+pub fn model_of(body: &[u8]) -> Option<(Span, Cow<'_, str>)> {
+    let mut scanner = Scanner::new(body);
+    let mut found = None;
+    scanner.begin_object().ok()?;
+    while let Some(key) = scanner.next_key().ok()? {
+        let kind = scanner.peek().ok()?;
+        if key.eq("model") && kind == Kind::String {
+            let start = scanner.offset();
+            let name = scanner.string().and_then(|value| value.unescape()).ok()?;
+            found = Some((Span { start, end: scanner.offset() }, name));
+        } else {
+            scanner.skip().ok()?;
+        }
+    }
+    found
+}
+
 /// How many tokens the answer may have at most, if the body says so: the number behind `max_tokens` or one of its
 /// other names, wherever it stands. A look for bytes and no parse, for who needs an estimate before the body is read:
 /// text of a prompt cannot be taken for it, since quotes within a string are escaped.
@@ -187,6 +206,13 @@ pub fn used(answer: &[u8]) -> Option<Used> {
         }
     }
     total.map(Used::Total).or(own.map(Used::Answer))
+}
+
+/// Tokens of prompt and answer, as a complete JSON answer says at its end.
+pub fn usage(answer: &[u8]) -> (Option<u32>, Option<u32>) {
+    let end = &answer[answer.len().saturating_sub(USAGE_BYTES_MAX)..];
+    let number = |key: &[u8]| number_behind(&end[memchr::memmem::rfind(end, key)? + key.len()..]);
+    (number(b"\"prompt_tokens\""), number(b"\"completion_tokens\""))
 }
 
 /// The number that is the value of a key which ends here.

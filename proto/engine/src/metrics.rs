@@ -22,15 +22,22 @@ enum Gauge {
     KvUsed,
     /// How much fits into the KV cache, in labels.
     KvSize,
+    PrefixHits,
+    PrefixQueries,
+    PrefixRate,
 }
 
-const GAUGES: [(&str, Gauge); 13] = [
+const GAUGES: [(&str, Gauge); 17] = [
     ("vllm:num_requests_running", Gauge::Running),
     ("vllm:num_requests_waiting", Gauge::Waiting),
     ("vllm:kv_cache_usage_perc", Gauge::KvUsed),
     // Its name before 0.11; versions that show both show the same number twice, which leaves the mean as it is.
     ("vllm:gpu_cache_usage_perc", Gauge::KvUsed),
     ("vllm:cache_config_info", Gauge::KvSize),
+    ("vllm:prefix_cache_hits_total", Gauge::PrefixHits),
+    ("vllm:gpu_prefix_cache_hits_total", Gauge::PrefixHits),
+    ("vllm:gpu_prefix_cache_queries_total", Gauge::PrefixQueries),
+    ("vllm:gpu_prefix_cache_hit_rate", Gauge::PrefixRate),
     ("sglang:num_running_reqs", Gauge::Running),
     ("sglang:num_queue_reqs", Gauge::Waiting),
     ("sglang:num_used_tokens", Gauge::Tokens),
@@ -41,6 +48,7 @@ const GAUGES: [(&str, Gauge); 13] = [
     ("llamacpp:kv_cache_usage_ratio", Gauge::KvUsed),
 ];
 
+const PREFIX_QUERIES: &str = "vllm:prefix_cache_queries_total";
 const START_TIME: &str = "process_start_time_seconds";
 
 /// What a page told.
@@ -50,6 +58,17 @@ pub struct Page {
     pub load: EngineLoad,
     /// By what its process is recognised.
     pub marks: Marks,
+    /// How well its prefix cache does, if it says so.
+    pub prefix: Option<PrefixCache>,
+}
+
+/// What vLLM says of its prefix cache since its start. Where it says a share only, hits are that share of one query.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct PrefixCache {
+    /// Tokens that were there.
+    pub hits: f64,
+    /// Tokens that were looked for.
+    pub queries: f64,
 }
 
 /// Reads a page piece by piece.
@@ -65,6 +84,9 @@ pub struct PageReader {
     kv_used_sum: f64,
     kv_used_count: usize,
     kv_size_tokens: f64,
+    prefix_hits: Option<f64>,
+    prefix_queries: Option<f64>,
+    prefix_rate: Option<f64>,
     marks: Marks,
 }
 
@@ -109,7 +131,16 @@ impl PageReader {
             tokens: self.tokens.or(kv_tokens).map(|tokens| tokens as u64),
             kv_used,
         };
-        Page { load, marks: Marks { has_page: true, ..self.marks } }
+        // Newer versions have the queries among the counters by which a process is known.
+        let counted =
+            COUNTERS.iter().position(|name| *name == PREFIX_QUERIES).and_then(|at| self.marks.counters[at]);
+        let queries = self.prefix_queries.or(counted);
+        let prefix = match (self.prefix_hits, queries, self.prefix_rate) {
+            (Some(hits), Some(queries), _) => Some(PrefixCache { hits, queries }),
+            (_, _, Some(rate)) => Some(PrefixCache { hits: rate, queries: 1.0 }),
+            _ => None,
+        };
+        Page { load, prefix, marks: Marks { has_page: true, ..self.marks } }
     }
 
     fn extend(&mut self, piece: &[u8]) {
@@ -145,6 +176,9 @@ impl PageReader {
             Gauge::Running => add(&mut self.running, sample.value),
             Gauge::Waiting => add(&mut self.waiting, sample.value),
             Gauge::Tokens => add(&mut self.tokens, sample.value),
+            Gauge::PrefixHits => add(&mut self.prefix_hits, sample.value),
+            Gauge::PrefixQueries => add(&mut self.prefix_queries, sample.value),
+            Gauge::PrefixRate => self.prefix_rate = Some(sample.value),
             Gauge::KvUsed => {
                 self.kv_used_sum += sample.value;
                 self.kv_used_count += 1;

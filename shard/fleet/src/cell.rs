@@ -7,6 +7,7 @@
 mod engine_load;
 mod outcomes;
 mod pace;
+mod prefix_cache;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -21,6 +22,8 @@ pub use self::outcomes::Outcomes;
 pub use self::pace::FIRST_PROMPT_BYTES_MAX;
 pub use self::pace::Pace;
 pub use self::pace::PaceCell;
+pub use self::prefix_cache::PrefixCache;
+use self::prefix_cache::PrefixCacheCell;
 use crate::breaker::Breaker;
 use crate::pressure::Pressure;
 
@@ -109,6 +112,7 @@ pub struct WorkerCells {
     outcomes: Outcomes,
     pressure: Pressure,
     pace: PaceCell,
+    prefix_cache: PrefixCacheCell,
 }
 
 impl WorkerCells {
@@ -227,6 +231,16 @@ impl WorkerCells {
     #[inline]
     pub fn engine_load(&self) -> Option<EngineLoad> {
         self.engine_load.get()
+    }
+
+    /// What the engine last said of its prefix cache; none when it did not.
+    pub fn prefix_cache(&self) -> Option<PrefixCache> {
+        self.prefix_cache.get()
+    }
+
+    /// Sets what the engine says of its prefix cache. Only control may call this.
+    pub fn set_prefix_cache(&self, said: Option<PrefixCache>) {
+        self.prefix_cache.set(said);
     }
 
     /// Sets what the engine says, or that it says nothing. Only control may call this, once a second at most.

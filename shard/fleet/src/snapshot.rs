@@ -24,8 +24,10 @@ use crate::lengths::LengthHistogram;
 use crate::ring::Ring;
 use crate::rules::Policy;
 use crate::secret::Secret;
+use crate::stack::Stack;
 use crate::stats::ModelStats;
 use crate::sticky::StickyTable;
+use crate::tally::Tallies;
 use crate::tree::TreeSnapshot;
 pub use crate::workers::WorkerTable;
 
@@ -64,6 +66,8 @@ pub struct Worker {
     pub cells: Arc<WorkerCells>,
     /// Where its load is kept for selection: the boards of the models it serves.
     pub boards: SmallVec<[Arc<Board>; 1]>,
+    /// What is counted of it beside that, where statistics by engine are kept.
+    pub tallies: Option<Arc<Tallies>>,
 }
 
 /// What part of a request a worker does.
@@ -79,13 +83,18 @@ pub enum Role {
 }
 
 /// How a prefill worker's engine hands what it has computed to the one that decodes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Handoff {
     /// SGLang: both meet in a room of the prefill worker's bootstrap server, and get the request at once.
     #[default]
     Bootstrap,
     /// vLLM with a connector such as NIXL: the prefill worker answers with parameters for the one that decodes.
     Nixl,
+    /// vLLM with Mooncake: both are told at once which transfer it is, and the one that decodes from whom.
+    Mooncake {
+        /// What the prefill worker's engine calls itself.
+        engine_id: Box<str>,
+    },
     /// vLLM with a store that both share, such as LMCache: the prefill worker goes first, and nothing is told.
     Shared,
 }
@@ -212,6 +221,8 @@ pub struct Fleet {
     pub health_generate: Page,
     /// Answer of `/v1/models`.
     pub models: Page,
+    /// What is other for clients of vLLM's production-stack router; none for all others.
+    pub stack: Option<Arc<Stack>>,
 }
 
 /// Why no pool serves a request.

@@ -215,6 +215,8 @@ impl UpstreamFailure {
 pub struct ModelShardStats {
     /// Routed requests by endpoint: not streamed, streamed.
     pub requests_total: Box<[[Counter; 2]]>,
+    /// Requests for which a worker was chosen, however often.
+    pub begun_total: Counter,
     /// Workers chosen.
     pub selections_total: Counter,
     /// Head to last byte, by endpoint.
@@ -241,6 +243,7 @@ impl ModelStats {
         };
         let one = || ModelShardStats {
             requests_total: (0..shape.endpoints).map(|_| Default::default()).collect(),
+            begun_total: Counter::default(),
             selections_total: Counter::default(),
             duration: histograms(),
             ttft: histograms(),

@@ -127,6 +127,7 @@ fn world(policy: Policy, count: u32) -> (Snapshot, Arc<Pool>) {
             can_continue: false,
             cells: Arc::new(WorkerCells::default()),
             boards: [Arc::clone(&board)].into_iter().collect(),
+            tallies: None,
         };
         workers.set(index, Some(Arc::new(worker)));
         board.set_present(index, true);
@@ -162,6 +163,7 @@ fn world(policy: Policy, count: u32) -> (Snapshot, Arc<Pool>) {
         workers,
         pools: Box::new([Arc::clone(&pool)]),
         sticky: Arc::default(),
+        stack: None,
         readiness: page.clone(),
         health_generate: page.clone(),
         models: page,

@@ -50,6 +50,11 @@ impl Cors {
         }
     }
 
+    /// No lines at all: pages of other origins read nothing.
+    pub(crate) fn silent() -> Self {
+        Self { blocks: vec![Lines::new("", "")], origins: Vec::new() }
+    }
+
     /// The block for a request of this origin, which is asked for only if it matters.
     pub(crate) fn block<'a>(&self, origin: impl FnOnce() -> Option<&'a [u8]>) -> CorsBlock {
         let at = if self.origins.is_empty() {

@@ -257,6 +257,7 @@ impl Passage<'_, '_, '_> {
         self.trace.first_byte.get_or_insert(now);
         if let Some(leg) = &mut self.trace.leg {
             leg.prompt_done();
+            leg.first_byte(now);
         }
         if relay.is_plain() && self.trace.status < 400 {
             self.trace.answer_begun();

@@ -37,6 +37,7 @@ pub(crate) fn read(kind: Kind, data: &[u8]) -> Option<Told<'_>> {
 
 fn chunk<'a>(kind: Kind, data: &'a [u8], told: &mut Told<'a>) -> Result<(), JsonError> {
     let mut scanner = Scanner::new(data);
+    let mut has_choices = false;
     scanner.begin_object()?;
     while let Some(key) = scanner.next_key()? {
         match key.raw {
@@ -50,6 +51,7 @@ fn chunk<'a>(kind: Kind, data: &'a [u8], told: &mut Told<'a>) -> Result<(), Json
                 }
             }
             b"choices" if scanner.peek()? == Json::Array => {
+                has_choices = true;
                 scanner.begin_array()?;
                 let mut choices = 0;
                 while scanner.next_element()? {
@@ -69,6 +71,8 @@ fn chunk<'a>(kind: Kind, data: &'a [u8], told: &mut Told<'a>) -> Result<(), Json
             _ => drop(scanner.skip()?),
         }
     }
+    // Whatever it tells, it is no chunk of an answer.
+    told.is_fixed |= !has_choices && !told.has_usage;
     scanner.finish()
 }
 

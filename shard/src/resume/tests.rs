@@ -255,9 +255,12 @@ fn what_was_told_may_forbid_it_later() {
         );
         assert!(!story.has_sequel(), "{delta}");
     }
-    for event in
-        ["data: {\"error\":{}}", "data: not JSON", "data: {\"choices\":[{\"index\":1,\"delta\":{}}]}"]
-    {
+    for event in [
+        "data: {\"error\":{}}",
+        "data: not JSON",
+        "data: {}",
+        "data: {\"choices\":[{\"index\":1,\"delta\":{}}]}",
+    ] {
         let mut story = Story::new(Kind::Chat);
         story.listen(&stream(Kind::Chat, "1", &WORDS, 1)[..3].concat());
         story.listen(format!("{event}\n\n").as_bytes());

@@ -90,7 +90,7 @@ fn what_cannot_be_used_is_told_with_file_and_key() {
     refuses("dashes", "\"--port\" = 1", &["`--port`", "is no flag"]);
     refuses("nested", "config = \"x\"", &["`config`"]);
     refuses("help", "help = true", &["`help`"]);
-    refuses("unbuilt", "decode = [\"http://a:1\"]", &["`decode`", "not supported yet"]);
+    refuses("unbuilt", "model-path = \"a\"", &["`model-path`", "not supported yet"]);
     refuses("number", "port = \"http\"", &["`port`", "http"]);
     refuses("range", "port = 70000", &["`port`", "70000"]);
     refuses("list", "port = [1, 2]", &["`port`", "one value"]);

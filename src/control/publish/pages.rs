@@ -20,6 +20,8 @@ pub(super) struct Pages {
     pub(super) is_draining: bool,
     pub(super) health_generate: Page,
     pub(super) models: Page,
+    /// Whether models are shown as vLLM's production-stack router shows them.
+    is_stack: bool,
     /// Routable and registered workers that the first two tell of.
     counts: (usize, usize),
 }
@@ -46,12 +48,13 @@ struct ModelList<'a> {
 
 impl Pages {
     /// The pages of an empty fleet.
-    pub(super) fn new() -> Self {
+    pub(super) fn new(is_stack: bool) -> Self {
         Self {
             readiness: readiness(0, 0),
             is_draining: false,
             health_generate: health_generate(0),
-            models: models(Vec::new()),
+            models: if is_stack { stack_models(&[]) } else { models(Vec::new()) },
+            is_stack,
             counts: (0, 0),
         }
     }
@@ -73,7 +76,8 @@ impl Pages {
     }
 
     pub(super) fn set_models<'a>(&mut self, cards: impl Iterator<Item = &'a Card>) {
-        self.models = models(cards.collect());
+        let cards: Vec<&Card> = cards.collect();
+        self.models = if self.is_stack { stack_models(&cards) } else { models(cards) };
     }
 }
 
@@ -103,6 +107,23 @@ impl Card {
             max_model_len: said_or_first.and_then(|model| model.max_model_len),
         }
     }
+}
+
+/// The list as vLLM's production-stack router gives it; it may be empty.
+fn stack_models(cards: &[&Card]) -> Page {
+    let card = |card: &&Card| {
+        serde_json::json!({
+            "id": card.id,
+            "object": "model",
+            "created": card.created,
+            "owned_by": "vllm",
+            "root": null,
+            "parent": null,
+        })
+    };
+    let data: Vec<_> = cards.iter().map(card).collect();
+    let body = serde_json::json!({ "object": "list", "data": data }).to_string();
+    Page { status: 200, content_type: JSON, body: body.into() }
 }
 
 pub(super) fn readiness(healthy: usize, registered: usize) -> Page {

@@ -9,6 +9,7 @@ use fleet::snapshot::Fleet;
 use fleet::snapshot::Page;
 use fleet::snapshot::Pool;
 use fleet::snapshot::PoolName;
+use fleet::snapshot::Role;
 use fleet::snapshot::Weight;
 use fleet::snapshot::Worker;
 
@@ -58,7 +59,18 @@ pub(crate) fn check(fleet: &Fleet, sources: &Sources<'_>, rings: Rings) {
             check_ring(pool, served);
         }
     }
+    let has = |model: &str, role| {
+        served
+            .iter()
+            .any(|(name, served)| *name.model == *model && name.role == role && !served.members.is_empty())
+    };
+    let is_served = |name: &PoolName| {
+        let is_pair = has(&name.model, Role::Prefill) && has(&name.model, Role::Decode);
+        is_pair || has(&name.model, Role::Regular)
+    };
+    let is_serving = served.keys().any(|name| is_served(name));
     let routable = registry.registered().filter(|entry| entry.is_routable()).count();
+    let routable = if is_serving { routable } else { 0 };
     check_page(&fleet.readiness, &pages::readiness(routable, registry.registered().count()));
     check_page(&fleet.health_generate, &pages::health_generate(routable));
     let card = |(name, served): (&&PoolName, &Served<'_>)| {

@@ -47,6 +47,7 @@ impl Running {
             services: handle,
             snapshot: Arc::clone(&snapshot),
             lifecycle: Arc::clone(&lifecycle),
+            metrics: None,
             shard_stats: vec![Arc::new(ShardStats::new(&shape))],
         };
         let control = spawn(state, doors, Instant::now()).expect("a thread");

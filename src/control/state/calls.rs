@@ -13,6 +13,7 @@ use super::State;
 use crate::admin::answer;
 use crate::admin::fan_out;
 use crate::admin::fan_out::Unit;
+use crate::admin::stack;
 use crate::control::event::Failure;
 use crate::control::limits::CALLS_WAITING_MAX;
 use crate::control::limits::PUBLIC_CALLS_WAITING_MAX;
@@ -91,6 +92,9 @@ impl State {
                 fan_out::flushed(&units, answers, self.registry.registered_count())
             }
             Question::Load => fan_out::loads(&units, answers),
+            Question::Sleep { .. } | Question::WakeUp | Question::IsSleeping => {
+                stack::answered(self, question, asked.first().copied(), answers.first())
+            }
             Question::ModelInfo => {
                 let metadata =
                     asked.first().and_then(|&id| self.registry.get(id)).map(|entry| &*entry.metadata);

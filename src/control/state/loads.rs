@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use engine::incarnation::Seen;
 use fleet::cell;
+use fleet::cell::PrefixCache;
 use fleet::id::WorkerId;
 use tracing::info;
 
@@ -54,6 +55,9 @@ impl State {
         // A poll that failed makes the load unknown: an old number would draw requests to a worker in trouble.
         let load = polled.load.map(|load| cell_load(load, now));
         entry.cells.set_engine_load(load);
+        entry
+            .cells
+            .set_prefix_cache(polled.prefix.map(|of| PrefixCache { hits: of.hits, queries: of.queries }));
         let counter = if polled.load.is_some() {
             &self.stats.polls_passed_total
         } else {

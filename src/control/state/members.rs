@@ -27,6 +27,7 @@ use crate::control::job::FailedJob;
 use crate::control::limits;
 use crate::control::models::UNKNOWN_MODEL;
 use crate::control::stats::Health;
+use crate::control::task::Ask;
 use crate::control::task::Lookup;
 use crate::control::task::Task;
 use crate::control::url::WorkerUrl;
@@ -67,8 +68,34 @@ impl State {
         let uuid = uuid::Builder::from_random_bytes(self.uuids.random()).into_uuid();
         let id = self.registry.insert(uuid, spec, now);
         self.registry.schedule(id, Some(now));
+        self.join_if_fixed(id, now);
         self.touch(id);
         id
+    }
+
+    /// A worker of which everything is said serves at once.
+    fn join_if_fixed(&mut self, id: WorkerId, now: Duration) {
+        let Some(entry) = self.registry.get_mut(id) else { return };
+        let Some(fixed) = entry.spec.fixed.clone() else { return };
+        let role = entry.spec.role;
+        let pools: Vec<_> = fixed.models.iter().map(|model| self.models.admit(model, role, None)).collect();
+        let boards = pools.iter().map(|name| Arc::clone(&self.models.get(name).board)).collect();
+        entry.join(pools, boards);
+        info!(worker = %entry.spec.url.text, models = fixed.models.join(","), "worker added");
+        self.stats.workers_added_total.add(1);
+        if entry.spec.checks.disabled && entry.lookup() == Lookup::Needless {
+            self.registry.schedule(id, None);
+        }
+        self.watch_load(id, now);
+    }
+
+    /// An engine was put to sleep, or woken up.
+    pub(crate) fn set_asleep(&mut self, id: WorkerId, is_asleep: bool) {
+        let Some(entry) = self.registry.get_mut(id) else { return };
+        if std::mem::replace(&mut entry.is_asleep, is_asleep) != is_asleep {
+            info!(worker = %entry.spec.url.text, is_asleep, "worker told to sleep or wake");
+            self.touch(id);
+        }
     }
 
     /// Has `to` answered when the pending worker `id` becomes healthy or is given up.
@@ -187,7 +214,11 @@ impl State {
         orders.push(Order::Task(Task::Probe {
             worker: id,
             target: Arc::clone(&entry.target),
-            path: asks.then(|| Arc::clone(&self.health_endpoint)),
+            ask: match &entry.spec.fixed {
+                _ if !asks => Ask::Nothing,
+                None => Ask::Path(Arc::clone(&self.health_endpoint)),
+                Some(fixed) => Ask::Inference(Arc::clone(fixed)),
+            },
             lookup: entry.lookup(),
             timeout: entry.spec.checks.timeout,
         }));
@@ -279,9 +310,10 @@ impl State {
             self.schedule_check(id, now);
             return;
         }
-        let names = match &entry.spec.model_id {
-            Some(name) => vec![name.as_str()],
-            None => metadata.model_names(),
+        let names = match (&entry.spec.fixed, &entry.spec.model_id) {
+            (Some(fixed), _) => fixed.models.iter().map(String::as_str).collect(),
+            (None, Some(name)) => vec![name.as_str()],
+            (None, None) => metadata.model_names(),
         };
         let names = if names.is_empty() { vec![UNKNOWN_MODEL] } else { names };
         let hint = entry.spec.policy();
@@ -345,7 +377,10 @@ impl State {
             Stage::Reached | Stage::Draining => None,
             Stage::Ready { .. } | Stage::Unhealthy { .. } => {
                 let has_nothing_to_check = entry.spec.checks.disabled && entry.lookup() == Lookup::Needless;
-                (!has_nothing_to_check).then(|| now + entry.spec.checks.interval)
+                // Who was never found is looked for soon again.
+                let is_lost = entry.published.addresses.is_empty();
+                let pause = if is_lost { backoff_max } else { entry.spec.checks.interval };
+                (!has_nothing_to_check).then(|| now + pause)
             }
         };
         self.registry.schedule(id, due);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use fleet::id::WorkerId;
 use tracing::warn;
 
+use super::News;
 use super::Order;
 use super::Shutdown;
 use super::State;
@@ -15,6 +16,7 @@ use crate::control::worker::Checks;
 use crate::control::worker::FULL_SHARE;
 use crate::control::worker::Recovery;
 use crate::control::worker::Source;
+use crate::control::worker::WorkerSpec;
 
 impl State {
     /// Goes by `config` from now on. Workers that it names are added, those that earlier settings named and it does not
@@ -26,6 +28,12 @@ impl State {
             Err(error) => return warn!(%error, "the settings are not taken over"),
         };
         let before = std::mem::replace(&mut self.config, config);
+        let has_other_rules = self.config.rules != before.rules;
+        self.models.set_rules(self.config.rules);
+        if self.config.stack != before.stack {
+            self.publisher.set_stack(self.config.stack.clone());
+            self.changed(News::Fleet);
+        }
         self.health_endpoint = self.config.health.endpoint.as_str().into();
         let wanted: HashMap<_, _> = specs.iter().map(|spec| (spec.url.key(), spec)).collect();
         let ids: Vec<WorkerId> = self.registry.registered().map(|entry| entry.id).collect();
@@ -35,7 +43,12 @@ impl State {
             let is_ours = entry.spec.source == Source::Settings && !is_further_rank;
             let named = wanted.get(&entry.spec.url.key());
             // Who is to do another part of requests is another worker.
-            if is_ours && named.is_none_or(|named| named.role != entry.spec.role) {
+            let is_another = |named: &&WorkerSpec| {
+                let is_said_otherwise = named.fixed != entry.spec.fixed || named.labels != entry.spec.labels;
+                named.role != entry.spec.role || (named.fixed.is_some() && is_said_otherwise)
+            };
+            // Policies are those of a model's first worker: where the rules are others, all begin anew.
+            if is_ours && (has_other_rules || named.is_none_or(is_another)) {
                 self.remove(id, now, orders);
                 continue;
             }

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use fleet::snapshot::Role;
 
 use crate::control::config::ConfigError;
 use crate::control::config::ControlConfig;
+use crate::control::config::FixedWorker;
 use crate::control::config::PairWorker;
 use crate::control::limits::KEY_BYTES_MAX;
 use crate::control::limits::WORKERS_MAX;
@@ -30,7 +32,8 @@ pub(crate) fn worker_specs(config: &ControlConfig) -> Result<Vec<WorkerSpec>, Co
     if config.api_key.as_deref().is_some_and(|key| !is_key(key)) {
         return Err(ConfigError::Key);
     }
-    if config.worker_urls.len() + config.pair_workers.len() > WORKERS_MAX {
+    let workers = config.worker_urls.len() + config.pair_workers.len() + config.fixed_workers.len();
+    if workers > WORKERS_MAX {
         return Err(ConfigError::TooManyWorkers);
     }
     let mut seen = HashSet::new();
@@ -49,12 +52,19 @@ pub(crate) fn worker_specs(config: &ControlConfig) -> Result<Vec<WorkerSpec>, Co
             ..WorkerSpec::new(url, Checks::from(&config.health))
         })
     };
-    let mut specs = Vec::with_capacity(config.worker_urls.len() + config.pair_workers.len());
+    let mut specs = Vec::with_capacity(workers);
     for url in &config.worker_urls {
         specs.push(spec(url, Role::Regular, None)?);
     }
     for PairWorker { url, role, bootstrap_port } in &config.pair_workers {
         specs.push(spec(url, *role, *bootstrap_port)?);
+    }
+    for FixedWorker { url, role, connector, fixed } in &config.fixed_workers {
+        let mut spec = spec(url, *role, None)?;
+        if let Some(connector) = connector {
+            spec.set_connector(connector);
+        }
+        specs.push(WorkerSpec { fixed: Some(Arc::clone(fixed)), ..spec });
     }
     Ok(specs)
 }
@@ -76,6 +86,7 @@ impl WorkerSpec {
             priority: PRIORITY_DEFAULT,
             cost: COST_DEFAULT,
             labels: BTreeMap::new(),
+            fixed: None,
             declared: BTreeMap::new(),
             checks,
             source: Source::Admin,

@@ -19,6 +19,7 @@ mod circuits;
 mod discovered;
 mod ejection;
 mod faults;
+mod fixed;
 mod handover;
 mod loads;
 mod picks;

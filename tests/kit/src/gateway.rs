@@ -44,6 +44,8 @@ pub struct Launch {
     workers: Vec<String>,
     listen: SocketAddr,
     prometheus: SocketAddr,
+    /// Whether it is not told where to serve metrics.
+    has_one_port: bool,
 }
 
 /// A running gateway. Dropped, it is killed.
@@ -86,6 +88,7 @@ impl Launch {
             workers: Vec::new(),
             listen: place::free_port(ip),
             prometheus: place::free_port(place::own_ip()),
+            has_one_port: false,
         }
     }
 
@@ -131,6 +134,13 @@ impl Launch {
         self
     }
 
+    /// Does not say where to serve metrics: they are where clients are.
+    pub fn on_one_port(mut self) -> Launch {
+        self.has_one_port = true;
+        self.prometheus = self.listen;
+        self
+    }
+
     /// Starts the gateway and waits until it listens and every worker named is healthy.
     #[track_caller]
     pub fn start(&self) -> Gateway {
@@ -163,12 +173,13 @@ impl Launch {
             }
             None => Command::new(&self.program),
         };
-        command
-            .args(["--host", &self.listen.ip().to_string(), "--port", &self.listen.port().to_string()])
-            .args(["--prometheus-host", &self.prometheus.ip().to_string()])
-            .args(["--prometheus-port", &self.prometheus.port().to_string()])
-            .args(&self.args)
-            .envs(self.env.iter().map(|(name, value)| (name, value)));
+        command.args(["--host", &self.listen.ip().to_string(), "--port", &self.listen.port().to_string()]);
+        if !self.has_one_port {
+            command
+                .args(["--prometheus-host", &self.prometheus.ip().to_string()])
+                .args(["--prometheus-port", &self.prometheus.port().to_string()]);
+        }
+        command.args(&self.args).envs(self.env.iter().map(|(name, value)| (name, value)));
         if !self.workers.is_empty() {
             command.arg("--worker-urls").args(&self.workers);
         }

@@ -64,6 +64,7 @@ struct Shared {
     mode: Mutex<Mode>,
     health: AtomicU16,
     ranks: AtomicU16,
+    metrics: Mutex<Option<String>>,
     received: Mutex<Vec<Received>>,
     asked: Mutex<Vec<String>>,
     accepted: AtomicUsize,
@@ -108,6 +109,7 @@ impl Worker {
             mode: Mutex::new(mode),
             health: AtomicU16::new(200),
             ranks: AtomicU16::new(1),
+            metrics: Mutex::default(),
             received: Mutex::default(),
             asked: Mutex::default(),
             accepted: AtomicUsize::new(0),
@@ -151,6 +153,11 @@ impl Worker {
         self.exchanges.recv_timeout(DEADLINE).expect("the gateway sends a request")
     }
 
+    /// The next request for the test, if one comes in time.
+    pub fn exchange_within(&self, limit: Duration) -> Option<Exchange> {
+        self.exchanges.recv_timeout(limit).ok()
+    }
+
     /// The next request for the test, if one came already.
     pub fn exchange_now(&self) -> Option<Exchange> {
         self.exchanges.try_recv().ok()
@@ -174,6 +181,11 @@ impl Worker {
     /// Says that it has so many data-parallel ranks, when it is asked next.
     pub fn set_ranks(&self, ranks: u16) {
         self.shared.ranks.store(ranks, Ordering::Relaxed);
+    }
+
+    /// Shows this metrics page, instead of none.
+    pub fn set_metrics(&self, page: &str) {
+        *lock(&self.shared.metrics) = Some(page.to_owned());
     }
 
     /// Answers health checks with this status.

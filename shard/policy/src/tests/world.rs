@@ -72,6 +72,7 @@ impl World {
                 can_continue: false,
                 cells: Arc::new(WorkerCells::default()),
                 boards: [Arc::clone(&board)].into_iter().collect(),
+                tallies: None,
             };
             workers.set(index, Some(Arc::new(worker)));
             board.set_present(index, true);
@@ -104,6 +105,7 @@ impl World {
             workers,
             pools: Box::new([pool]),
             sticky: Arc::default(),
+            stack: None,
             readiness: page.clone(),
             health_generate: page.clone(),
             models: page,
@@ -145,6 +147,7 @@ impl World {
                 transport: fleet::snapshot::Transport::Plain,
                 addresses: Box::new([]),
                 authorization: None,
+                handoff: Handoff::Bootstrap,
                 weight: old.weight,
                 ring_weight: old.ring_weight,
                 can_continue,
@@ -153,6 +156,7 @@ impl World {
                 rank: old.rank,
                 cells: Arc::clone(&old.cells),
                 boards: old.boards.clone(),
+                tallies: None,
             };
             fleet.workers.set(old.id.index, Some(Arc::new(worker)));
         }
@@ -183,6 +187,7 @@ impl World {
             can_continue: false,
             cells: Arc::default(),
             boards: old.boards.clone(),
+            tallies: None,
         };
         let fleet = Arc::get_mut(&mut self.snapshot.fleet).expect("one owner");
         fleet.workers.set(index, Some(Arc::new(worker)));

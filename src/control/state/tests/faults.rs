@@ -130,6 +130,7 @@ impl Simulation {
                 backoff_max: Duration::from_secs(2),
                 multiplier: 1.5,
                 jitter: 0.2,
+                is_plain: false,
             },
             engines: Engines::new(&urls),
             book: Book::new(breaker, percent),

@@ -30,7 +30,7 @@ fn page(running: u32, prompt_tokens: f64) -> Page {
         EngineLoad { running: Some(running), tokens: Some(70), kv_used: Some(0.25), ..EngineLoad::default() };
     let mut marks = Marks { has_page: true, ..Marks::default() };
     marks.counters[0] = Some(prompt_tokens);
-    Page { load, marks }
+    Page { load, marks, prefix: None }
 }
 
 fn load(rig: &Rig, url: &str) -> Option<fleet::cell::EngineLoad> {

@@ -1,5 +1,6 @@
 //! Random events in random order, from a seed: whatever happens, the invariants hold.
 
+use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +9,7 @@ use engine::metrics::Page;
 use fleet::breaker::Outcome;
 use fleet::cell::WorkerCells;
 use fleet::report::Report;
+use fleet::snapshot::Role;
 use fleet::tree::HolderId;
 use rand::RngExt;
 use rand::SeedableRng;
@@ -91,8 +93,9 @@ impl Simulation {
                 let policies =
                     ["random", "consistent_hashing", "session", "bucket", "least_load", "cache_aware"];
                 let policy = policies[self.rng.random_range(0..policies.len())];
+                let role = ["regular", "prefill", "decode"][self.rng.random_range(0..3)];
                 let body = format!(
-                    r#"{{"url":"{url}","priority":{},"labels":{{"policy":"{policy}"}}}}"#,
+                    r#"{{"url":"{url}","priority":{},"worker_type":"{role}","labels":{{"policy":"{policy}"}}}}"#,
                     self.priority()
                 );
                 ("POST", "/workers".to_owned(), body)
@@ -217,6 +220,19 @@ impl Simulation {
         let is_new = std::mem::replace(&mut self.version, self.rig.snapshot.version) != self.version;
         self.rig.state.check_fleet(if is_new { Rings::Compared } else { Rings::Left });
         assert!(fleet.pools.is_sorted_by(|a, b| a.name < b.name), "pools are ordered and unique");
+        let mut roles = BTreeMap::<_, BTreeSet<Role>>::new();
+        for pool in &fleet.pools {
+            for &index in pool.members.iter() {
+                let member = fleet.workers.get(index).expect("a member is a worker");
+                assert_eq!(member.role, pool.name.role);
+                roles.entry(&pool.name.model).or_default().insert(member.role);
+            }
+        }
+        let serves = |roles: &BTreeSet<Role>| {
+            roles.contains(&Role::Regular)
+                || (roles.contains(&Role::Prefill) && roles.contains(&Role::Decode))
+        };
+        assert_eq!(fleet.readiness.status == 200, roles.values().any(serves), "{roles:?}");
         for member in self.rig.members() {
             assert!(fleet.worker(member.id).is_some_and(|worker| Arc::ptr_eq(worker, member)));
             assert!(!member.addresses.is_empty());

@@ -115,6 +115,11 @@ fn own_answer(shared: &Shared, line: &str) -> Option<Vec<u8>> {
         "GET /get_load" => {
             Some(json_answer("[{\"dp_rank\":0,\"num_reqs\":1,\"num_waiting_reqs\":0,\"num_tokens\":7}]"))
         }
+        "GET /metrics" => {
+            let Some(page) = lock(&shared.metrics).clone() else { return Some(NOT_FOUND.to_vec()) };
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", page.len());
+            Some(format!("{head}{page}").into_bytes())
+        }
         "POST /flush_cache" => Some(json_answer("{}")),
         _ if line.starts_with("GET ") => Some(NOT_FOUND.to_vec()),
         _ => None,

@@ -1,0 +1,216 @@
+//! Workers found among pods: whatever happens to pods or to the cluster's API, the fleet is what the cluster says.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use testkit::client::Request;
+use testkit::gateway::Gateway;
+use testkit::gateway::Launch;
+use testkit::kubernetes::Cluster;
+use testkit::kubernetes::Pod;
+use testkit::pods::Churn;
+use testkit::wait;
+use testkit::worker::Worker;
+use testkit::worker::json_answer;
+
+use crate::setup::binary;
+use crate::setup::chat;
+
+const ENGINE: (&str, &str) = ("app", "engine");
+
+/// An engine that answers at every loopback address.
+fn everywhere() -> Worker {
+    let worker = Worker::manual_at(SocketAddr::from(([0, 0, 0, 0], 0)));
+    worker.answer_with(&json_answer("{\"answered\":1}"));
+    worker
+}
+
+fn launch(cluster: &Cluster, engine: &Worker) -> Launch {
+    let launch = binary().env("KUBECONFIG", cluster.kubeconfig().display()).switch("--service-discovery");
+    launch.flag("--service-discovery-port", engine.addr().port())
+}
+
+fn start(cluster: &Cluster, engine: &Worker) -> Gateway {
+    launch(cluster, engine).flag("--selector", "app=engine").start_listening()
+}
+
+/// Type and bootstrap port of every worker that is up, by its address.
+fn fleet(gateway: &Gateway) -> BTreeMap<String, (String, u64)> {
+    let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+    let shown = |worker: serde_json::Value| {
+        let url = text(&worker["url"]);
+        let address =
+            url.trim_start_matches("http://").rsplit_once(':').map_or("", |(host, _)| host).to_owned();
+        (address, (text(&worker["worker_type"]), worker["bootstrap_port"].as_u64().unwrap_or(0)))
+    };
+    gateway.workers().into_iter().map(shown).collect()
+}
+
+#[track_caller]
+fn expect(gateway: &Gateway, workers: &[(&str, &str, u64)]) {
+    let expect: BTreeMap<_, _> =
+        workers.iter().map(|(ip, kind, port)| ((*ip).to_owned(), ((*kind).to_owned(), *port))).collect();
+    wait::until(&format!("the fleet is {expect:?}"), || fleet(gateway) == expect);
+}
+
+#[test]
+fn pods_come_change_and_go() {
+    let (cluster, engine) = (Cluster::start(), everywhere());
+    cluster.apply(Pod::new("a", "127.9.0.1", &[ENGINE]));
+    cluster.apply(Pod::new("other", "127.9.0.99", &[("app", "database")]));
+    let gateway = start(&cluster, &engine);
+    expect(&gateway, &[("127.9.0.1", "regular", 0)]);
+    gateway.wait_healthy(1);
+    assert_eq!(gateway.ask(&chat("hello")).status, 200);
+    // A pod without an address, then with one, then ready.
+    let b = Pod { ip: None, is_ready: false, ..Pod::new("b", "", &[ENGINE]) };
+    cluster.apply(b.clone());
+    let b = Pod { ip: Some("127.9.0.2".to_owned()), ..b };
+    cluster.apply(b.clone());
+    cluster.apply(Pod::new("c", "127.9.0.3", &[ENGINE]));
+    expect(&gateway, &[("127.9.0.1", "regular", 0), ("127.9.0.3", "regular", 0)]);
+    cluster.apply(Pod { is_ready: true, ..b.clone() });
+    expect(
+        &gateway,
+        &[("127.9.0.1", "regular", 0), ("127.9.0.2", "regular", 0), ("127.9.0.3", "regular", 0)],
+    );
+    // It moves to another address; another is about to go; a third is no worker any more.
+    cluster.apply(Pod { is_ready: true, ip: Some("127.9.0.22".to_owned()), ..b });
+    cluster.apply(Pod { is_terminating: true, ..Pod::new("c", "127.9.0.3", &[ENGINE]) });
+    cluster.apply(Pod::new("a", "127.9.0.1", &[("app", "database")]));
+    expect(&gateway, &[("127.9.0.22", "regular", 0)]);
+    cluster.apply(Pod { is_ready: false, ..Pod::new("b", "127.9.0.22", &[ENGINE]) });
+    expect(&gateway, &[]);
+    cluster.apply(Pod::new("b", "127.9.0.22", &[ENGINE]));
+    expect(&gateway, &[("127.9.0.22", "regular", 0)]);
+    cluster.delete("b");
+    expect(&gateway, &[]);
+}
+
+#[test]
+fn prefill_and_decode_pods_are_told_apart() {
+    const PREFILL: (&str, &str) = ("component", "prefill");
+    const DECODE: (&str, &str) = ("component", "decode");
+    let (cluster, engine) = (Cluster::start(), everywhere());
+    let port = |pod: Pod, port: &str| pod.annotated("sglang.ai/bootstrap-port", port);
+    cluster.apply(port(Pod::new("p", "127.9.1.1", &[ENGINE, PREFILL]), "8998"));
+    cluster.apply(port(Pod::new("d", "127.9.1.2", &[ENGINE, DECODE]), "8998"));
+    let gateway = launch(&cluster, &engine)
+        .switch("--pd-disaggregation")
+        .flag("--prefill-selector", "app=engine")
+        .switch("component=prefill")
+        .flag("--decode-selector", "app=engine")
+        .switch("component=decode")
+        .start_listening();
+    expect(&gateway, &[("127.9.1.1", "prefill", 8998), ("127.9.1.2", "decode", 0)]);
+    gateway.wait_healthy(2);
+    assert_eq!(gateway.ask(&chat("hello")).status, 200);
+    // Each does the other's part now, and the port is no port.
+    cluster.apply(Pod::new("p", "127.9.1.1", &[ENGINE, DECODE]));
+    cluster.apply(port(Pod::new("d", "127.9.1.2", &[ENGINE, PREFILL]), "none"));
+    expect(&gateway, &[("127.9.1.1", "decode", 0), ("127.9.1.2", "prefill", 0)]);
+    wait::until("the log names the pod", || gateway.has_logged(&["WARN", "default/d", "is no port"]));
+    cluster.apply(port(Pod::new("d", "127.9.1.2", &[ENGINE, PREFILL]), "9000"));
+    expect(&gateway, &[("127.9.1.1", "decode", 0), ("127.9.1.2", "prefill", 9000)]);
+}
+
+#[test]
+fn workers_of_others_are_left_alone() {
+    let (cluster, engine, own) = (Cluster::start(), everywhere(), Worker::answering());
+    cluster.apply(Pod::new("a", "127.9.2.1", &[ENGINE]));
+    let gateway = start(&cluster, &engine);
+    expect(&gateway, &[("127.9.2.1", "regular", 0)]);
+    let added = format!("/add_worker?url={}", own.url());
+    assert_eq!(gateway.ask(&Request::new("POST", &added)).status, 200);
+    cluster.apply(Pod::new("b", "127.9.2.2", &[ENGINE]));
+    expect(
+        &gateway,
+        &[("127.0.0.1", "regular", 0), ("127.9.2.1", "regular", 0), ("127.9.2.2", "regular", 0)],
+    );
+    cluster.delete("a");
+    cluster.delete("b");
+    expect(&gateway, &[("127.0.0.1", "regular", 0)]);
+}
+
+#[test]
+fn an_api_that_is_away_takes_no_worker_away() {
+    let (cluster, engine) = (Cluster::start(), everywhere());
+    cluster.set_status(Some(503));
+    let gateway = start(&cluster, &engine);
+    wait::until("it is asked again", || gateway.has_logged(&["WARN", "pods cannot be watched"]));
+    for n in 1..=9 {
+        cluster.apply(Pod::new(&format!("pod-{n}"), &format!("127.9.3.{n}"), &[ENGINE]));
+    }
+    cluster.set_status(None);
+    wait::until("all are found", || fleet(&gateway).len() == 9);
+    wait::until("the log says so", || gateway.has_logged(&["pods are watched again"]));
+    // The API ends; pods go meanwhile; nobody is removed before it says so.
+    cluster.set_status(Some(500));
+    cluster.cut();
+    let (lists, watches) = cluster.asked();
+    for n in 1..=8 {
+        cluster.delete(&format!("pod-{n}"));
+    }
+    cluster.compact();
+    assert_eq!(fleet(&gateway).len(), 9);
+    cluster.set_status(None);
+    expect(&gateway, &[("127.9.3.9", "regular", 0)]);
+    let asked = cluster.asked();
+    assert!(asked.0 > lists && asked.1 > watches, "it was listed and watched anew");
+}
+
+#[test]
+fn a_missing_right_is_named() {
+    let (cluster, engine) = (Cluster::start(), everywhere());
+    cluster.set_status(Some(403));
+    let gateway = launch(&cluster, &engine)
+        .flag("--selector", "app=engine")
+        .flag("--service-discovery-namespace", "prod")
+        .start_listening();
+    let parts = ["WARN", "forbidden", "get, list and watch on pods in the namespace prod"];
+    wait::until("the log names the rights", || gateway.has_logged(&parts));
+    cluster.apply(Pod::new("elsewhere", "127.9.4.1", &[ENGINE]));
+    cluster.apply(Pod { namespace: "prod".to_owned(), ..Pod::new("here", "127.9.4.2", &[ENGINE]) });
+    cluster.set_status(None);
+    expect(&gateway, &[("127.9.4.2", "regular", 0)]);
+}
+
+#[test]
+fn many_pods_come_in_pages() {
+    let (cluster, engine) = (Cluster::start(), everywhere());
+    for n in 0..1100_u32 {
+        let ip = format!("127.10.{}.{}", n / 200, n % 200 + 1);
+        cluster.apply(Pod { is_ready: n < 3, ..Pod::new(&format!("pod-{n:04}"), &ip, &[ENGINE]) });
+    }
+    let gateway = start(&cluster, &engine);
+    expect(
+        &gateway,
+        &[("127.10.0.1", "regular", 0), ("127.10.0.2", "regular", 0), ("127.10.0.3", "regular", 0)],
+    );
+    assert_eq!(cluster.asked().0, 3, "three pages");
+}
+
+/// Some of what `tools pods` does at length.
+#[test]
+fn in_whatever_order_things_happen_the_fleet_follows() {
+    for (seed, is_paired) in [(1, true), (2, false)] {
+        let plan = Churn { program: env!("CARGO_BIN_EXE_ringway").into(), pods: 60, changes: 400, is_paired };
+        plan.run(seed).expect("the fleet is the cluster's");
+    }
+}
+
+#[test]
+fn without_a_cluster_or_with_bad_labels_it_does_not_start() {
+    let (cluster, engine) = (Cluster::start(), everywhere());
+    let refused = |launch: Launch, told: &str| {
+        let ended = launch.run_to_end();
+        let said = ended.stderr.join("\n");
+        assert!(ended.code != Some(0) && said.contains(told) && ended.stderr.len() == 1, "{said}");
+    };
+    refused(launch(&cluster, &engine), "--service-discovery needs --selector");
+    refused(launch(&cluster, &engine).flag("--selector", "app"), "\"app\" is no label");
+    refused(launch(&cluster, &engine).flag("--decode-selector", "a=b"), "needs --pd-disaggregation");
+    refused(binary().flag("--selector", "a=b"), "--selector needs --service-discovery");
+    let nowhere = binary().env("KUBECONFIG", "/nonexistent/config").switch("--service-discovery");
+    refused(nowhere.flag("--selector", "a=b"), "no cluster was found");
+}
