@@ -200,7 +200,10 @@ impl Service {
         let mut is_told = false;
         while self.gateway.is_running() {
             match self.folder.lease() {
-                Ok(Some(lease)) => return self.work_with(lease).await,
+                Ok(Some(lease)) => {
+                    self.work_with(lease).await;
+                    return self.gateway.close();
+                }
                 Ok(None) if !is_told => info!("another process works batches off: this one waits for it"),
                 Ok(None) => {}
                 Err(error) if !is_told => warn!(%error, "batches cannot be worked off: no lock can be had"),

@@ -14,11 +14,17 @@ use std::path::PathBuf;
 use rustix::fs::FlockOperation;
 
 use super::limits;
+use super::record::is_id;
 use super::record::new_id;
 
 /// Only the gateway's own user may look into files: prompts are in them.
 const DIRECTORY_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
+
+/// What names of files begin with: uploaded, on their way, tried.
+const PREFIXES: [&str; 3] = ["file-", UPLOAD, TRIAL];
+const UPLOAD: &str = "upload-";
+const TRIAL: &str = "trial-";
 
 /// The directory. Names below it are made of ids of ours alone.
 #[derive(Clone, Debug)]
@@ -38,7 +44,7 @@ impl Folder {
         for part in [folder.0.clone(), folder.files(), folder.work()] {
             fs::DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(part)?;
         }
-        let trial = folder.work().join(new_id("trial-"));
+        let trial = folder.work().join(new_id(TRIAL));
         drop(create(&trial)?);
         fs::remove_file(trial)?;
         // SQLite gives the files beside it the same mode.
@@ -73,7 +79,7 @@ impl Folder {
     /// # Errors
     /// When the disk does not take it; nothing is left of it then.
     pub(super) fn write(&self, id: &str, content: &[u8]) -> io::Result<()> {
-        let aside = self.work().join(new_id("upload-"));
+        let aside = self.work().join(new_id(UPLOAD));
         let written = create(&aside).and_then(|mut file| {
             file.write_all(content)?;
             file.sync_all()
@@ -132,7 +138,8 @@ impl Folder {
         }
     }
 
-    /// What lies there and has not been touched for a while, by name: candidates for [`Folder::sweep`].
+    /// What lies there and has not been touched for a while, by name: candidates for [`Folder::sweep`]. Names that are not
+    /// of our making are somebody else's files.
     pub(super) fn old_names(&self) -> Vec<String> {
         let entries = [self.files(), self.work()].map(fs::read_dir);
         let entries = entries.into_iter().flatten().flatten().flatten();
@@ -141,7 +148,8 @@ impl Folder {
             let age = modified.ok().and_then(|modified| modified.elapsed().ok());
             age.is_some_and(|age| age >= limits::ORPHAN_AGE)
         };
-        entries.filter(is_old).filter_map(|entry| entry.file_name().into_string().ok()).collect()
+        let names = entries.filter(is_old).filter_map(|entry| entry.file_name().into_string().ok());
+        names.filter(|name| PREFIXES.iter().any(|prefix| is_id(prefix, name))).collect()
     }
 
     /// Removes files of these names.
@@ -221,6 +229,23 @@ pub(super) mod tests {
         assert!(lease.is_some() && folder.lease().expect("a lock").is_none());
         drop(lease);
         assert!(folder.lease().expect("a lock").is_some());
+    }
+
+    #[test]
+    fn only_old_files_of_our_making_are_swept() {
+        let (_kept, folder) = Temporary::folder();
+        let [old, young] = [new_id("file-"), new_id("file-")];
+        for name in [&*old, &young, "notes.txt", "file-1"] {
+            folder.write(name, b"content").expect("room");
+        }
+        let before = std::time::SystemTime::now() - 2 * limits::ORPHAN_AGE;
+        for name in [&*old, "notes.txt", "file-1"] {
+            let file = fs::OpenOptions::new().write(true).open(folder.file(name)).expect("it is there");
+            file.set_modified(before).expect("our own file");
+        }
+        assert_eq!(folder.old_names(), [old.clone()]);
+        folder.sweep(&HashSet::from([old.clone()]));
+        assert!(!folder.file(&old).exists() && folder.file(&young).exists());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! A request of a batch, made over loopback to the gateway's own listener: routing, retries, limits and metrics are
 //! those of any other request.
 
+use std::cell::RefCell;
 use std::net::Ipv4Addr;
 use std::net::Ipv6Addr;
 use std::net::SocketAddr;
@@ -39,7 +40,8 @@ const REQUEST_ID_HEADER: &str = "x-request-id";
 
 /// The gateway, as its own client sees it.
 pub(super) struct Gateway {
-    http: reqwest::Client,
+    /// None once no request is made any more.
+    http: RefCell<Option<reqwest::Client>>,
     /// `http://address`, without a path.
     origin: String,
     settings: Arc<ArcSwap<ShardConfig>>,
@@ -109,7 +111,7 @@ impl Gateway {
             }
         };
         Ok(Self {
-            http: builder.build().map_err(said)?,
+            http: RefCell::new(Some(builder.build().map_err(said)?)),
             origin: format!("{scheme}://{}", reachable(listen)),
             settings,
             lifecycle,
@@ -120,6 +122,11 @@ impl Gateway {
     /// Whether requests may be made.
     pub(super) fn is_running(&self) -> bool {
         self.lifecycle.phase() == Phase::Running
+    }
+
+    /// Closes the connections that are kept: a process that hands over waits for its clients.
+    pub(super) fn close(&self) {
+        self.http.take();
     }
 
     /// Makes the request of a line, again and again while the gateway has no room or no worker for it.
@@ -181,8 +188,10 @@ impl Gateway {
     }
 
     async fn attempt(&self, asker: &Asker, line: &Line) -> Attempt {
-        let mut request = self
-            .http
+        let Some(http) = self.http.borrow().clone() else {
+            return Attempt::Broken("no request is made any more".to_owned());
+        };
+        let mut request = http
             .post(format!("{}{}", self.origin, asker.path))
             .header(CONTENT_TYPE, "application/json")
             .body(line.body.to_vec());
