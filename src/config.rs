@@ -114,6 +114,8 @@ pub(crate) struct FleetConfig {
     pub(crate) pods: Option<PodsConfig>,
     /// Names that stand for workers, if any do.
     pub(crate) names: Option<NamesConfig>,
+    /// A list of workers that is watched, if there is one.
+    pub(crate) worker_file: Option<PathBuf>,
     pub(crate) dp_aware: bool,
     pub(crate) health: HealthConfig,
     pub(crate) startup_timeout: Duration,
@@ -390,6 +392,7 @@ fn fleet_config(flags: &LaunchFlags, rules: Rules) -> Result<FleetConfig, Failur
         stack: None,
         pods: discovery::pods(&flags.discovery, &flags.pairs)?,
         names: discovery::names(&flags.discovery)?,
+        worker_file: flags.discovery.worker_file.clone(),
         dp_aware: workers.dp_aware,
         health: HealthConfig {
             failure_threshold: health.health_failure_threshold,

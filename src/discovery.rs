@@ -4,6 +4,7 @@
 //! in between is made up for by the next list, and the last one always arrives.
 
 pub(crate) mod dns;
+pub(crate) mod file;
 pub(crate) mod kubernetes;
 mod limits;
 
@@ -39,6 +40,12 @@ impl Herald {
 
     /// A worker of which nothing but its URL is known.
     pub(crate) fn worker(&self, url: WorkerUrl) -> WorkerSpec {
-        WorkerSpec { source: self.source, api_key: self.api_key.clone(), ..WorkerSpec::new(url, self.checks) }
+        self.own(WorkerSpec::new(url, self.checks))
+    }
+
+    /// A worker that the source says more about.
+    pub(crate) fn own(&self, spec: WorkerSpec) -> WorkerSpec {
+        let api_key = spec.api_key.clone().or_else(|| self.api_key.clone());
+        WorkerSpec { source: self.source, api_key, ..spec }
     }
 }

@@ -22,6 +22,7 @@ mod stack;
 mod systemd;
 mod tls;
 mod traces;
+mod watched;
 
 use std::process::ExitCode;
 

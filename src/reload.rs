@@ -27,10 +27,10 @@ use crate::logs::Filter;
 use crate::metrics::Reloads;
 use crate::run;
 use crate::stack;
-use crate::stack::watch::Watched;
 use crate::systemd;
 use crate::tls;
 use crate::tls::Authorities;
+use crate::watched::Watched;
 
 /// Flags that may change while the process runs, besides those that begin with one of [`GROUPS`].
 const FLAGS: [&str; 29] = [

@@ -33,6 +33,31 @@ pub(crate) fn declared_name(name: &str) -> Option<&'static str> {
     DECLARED.into_iter().find(|declared| *declared == name)
 }
 
+/// Fields that a new worker may have, beside those that are shown as they were given.
+const FIELDS: [&str; 16] = [
+    "api_key",
+    "bootstrap_port",
+    "cost",
+    "disable_health_check",
+    "dp_aware",
+    "health_check_interval_secs",
+    "health_check_timeout_secs",
+    "health_failure_threshold",
+    "health_success_threshold",
+    "labels",
+    "max_connection_attempts",
+    "model_id",
+    "priority",
+    "runtime",
+    "url",
+    "worker_type",
+];
+
+/// Whether a new worker may have a field of this name.
+pub(crate) fn is_field(name: &str) -> bool {
+    FIELDS.contains(&name) || DECLARED.contains(&name)
+}
+
 /// What is wrong with a body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct BodyError {

@@ -143,6 +143,7 @@ mod tests {
             service_discovery_namespace: None,
             prefill_selector,
             decode_selector,
+            worker_file: None,
             worker_dns: Vec::new(),
             dns_server: None,
         }

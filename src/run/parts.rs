@@ -69,12 +69,12 @@ use crate::services::jwks::Issuer;
 use crate::sockets;
 use crate::sockets::Sockets;
 use crate::stack::Statistics;
-use crate::stack::watch::Watched;
 use crate::stack::watch::has_tls as has_tls_workers;
 use crate::systemd;
 use crate::systemd::Pulse;
 use crate::tls;
 use crate::traces;
+use crate::watched::Watched;
 
 /// What a process is made of.
 pub(super) struct Parts {
@@ -148,6 +148,7 @@ impl Parts {
         let (driver, refusal) = resolve_driver(config.driver)?;
         // Before anything listens: whoever can connect can be answered.
         let issuer = config.security.tokens.take().map(find_issuer).transpose()?;
+        sources::check_file(&config, &control_config)?;
         let cluster = sources::find_cluster(&config)?;
         let prepared = config.batches.as_ref().map(batches::prepare).transpose()?;
         let mut succession = config.handover.as_deref().map(Succession::begin).transpose()?;
@@ -291,7 +292,8 @@ impl ControlPlane {
             };
             self.tasks.push(Box::new(move || Box::pin(systemd::feed_watchdog(pulse, interval))));
         }
-        self.tasks.extend(sources::tasks(config, self.cluster.take(), &results));
+        let cluster = self.cluster.take();
+        self.tasks.extend(sources::tasks(config, &self.config, cluster, &results));
         let Self { state, inboxes, services, tasks, .. } = self;
         let (handle, _thread) =
             services.spawn(results, destinations(config), &config.tls.client, tasks).map_err(no_thread)?;

@@ -1,14 +1,18 @@
 //! The sources that say who the workers are, beside settings and admins: each a task of the services thread.
 
+use std::sync::Arc;
+
 use crossbeam_channel::Sender;
 
 use crate::Failure;
 use crate::config::Config;
+use crate::control::ControlConfig;
 use crate::control::event::Event;
 use crate::control::worker::Checks;
 use crate::control::worker::Source;
 use crate::discovery::Herald;
 use crate::discovery::dns;
+use crate::discovery::file;
 use crate::discovery::kubernetes;
 use crate::services::ExtraTask;
 
@@ -27,9 +31,20 @@ pub(super) fn find_cluster(config: &Config) -> Result<Option<kube::Config>, Fail
         .map_err(|error| Failure::usage(format!("--service-discovery: no cluster was found: {error}")))
 }
 
+/// Looks whether the list of workers can be used, if there is one, before anything listens.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn check_file(config: &Config, control: &ControlConfig) -> Result<(), Failure> {
+    let Some(path) = &config.fleet.worker_file else { return Ok(()) };
+    file::check(path, control)
+        .map_err(|error| Failure::usage(format!("--worker-file {}: {error}", path.display())))
+}
+
 /// What services do for the sources that are asked for.
 pub(super) fn tasks(
     config: &Config,
+    control: &ControlConfig,
     cluster: Option<kube::Config>,
     results: &Sender<Event>,
 ) -> Vec<ExtraTask> {
@@ -41,6 +56,10 @@ pub(super) fn tasks(
     if let (Some(cluster), Some(pods)) = (cluster, config.fleet.pods.clone()) {
         let herald = herald(Source::Kubernetes);
         tasks.push(Box::new(move || Box::pin(kubernetes::run(cluster, pods, herald))));
+    }
+    if let Some(path) = config.fleet.worker_file.clone() {
+        let (control, herald) = (Arc::new(control.clone()), herald(Source::File));
+        tasks.push(Box::new(move || Box::pin(file::run(path, control, herald))));
     }
     if let Some(names) = config.fleet.names.clone() {
         let herald = herald(Source::Dns);

@@ -8,6 +8,7 @@ mod breakers;
 mod chaos;
 mod client_leaves;
 mod corpus;
+mod discovery;
 mod ejection;
 mod errors;
 mod failover;

@@ -1,5 +1,7 @@
 //! Flags of sources that say who the workers are.
 
+use std::path::PathBuf;
+
 use clap::Args;
 
 /// Where workers are found.
@@ -24,6 +26,9 @@ pub(crate) struct DiscoveryFlags {
     /// With --pd-disaggregation: labels of the pods that are decode workers
     #[arg(long, num_args = 1.., value_name = "LABEL")]
     pub(crate) decode_selector: Vec<String>,
+    /// A list of workers, JSON or YAML, that is watched: URLs, or objects as in POST /workers
+    #[arg(long, value_name = "PATH")]
+    pub(crate) worker_file: Option<PathBuf>,
     /// Names that stand for workers, asked for again as they age: http://name:port for each of its addresses,
     /// srv://_service._proto.domain for each target of its service records
     #[arg(long, num_args = 1.., value_name = "NAME")]

@@ -14,6 +14,7 @@
 pub mod chaos;
 pub mod client;
 pub mod collector;
+pub mod dns;
 pub mod faults;
 pub mod gateway;
 pub mod http;
