@@ -21,7 +21,7 @@ use super::one_line;
 /// What the production-stack's router is called, and another router too: flags tell them apart.
 const NAME: &str = "vllm-router";
 /// Beginnings of flags that only this front end has.
-const OWN: [&str; 13] = [
+const OWN: [&str; 12] = [
     "--static-",
     "--routing-l",
     "--k8s-",
@@ -32,7 +32,6 @@ const OWN: [&str; 13] = [
     "--max-instance-failover",
     "--prefill-model-labels",
     "--decode-model-labels",
-    "--enable-batch-api",
     "--external-providers",
     "--lmcache-",
 ];
