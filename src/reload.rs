@@ -20,6 +20,7 @@ use crate::cli::Exit;
 use crate::cli::Launch;
 use crate::config;
 use crate::config::Config;
+use crate::config::PodsConfig;
 use crate::control;
 use crate::control::ControlConfig;
 use crate::control::event::Event;
@@ -104,6 +105,8 @@ pub(crate) struct Reloader {
     pub(crate) counts: Arc<Reloads>,
     /// Whom workers' certificates are checked by.
     pub(crate) authorities: Arc<Authorities>,
+    /// The pods that are workers, if any are looked for.
+    pub(crate) pods: Option<PodsConfig>,
     /// Whether a file of settings was refused, which `/health` says.
     pub(crate) is_refused: bool,
 }
@@ -195,6 +198,9 @@ impl Reloader {
             return Err(Failure::usage(
                 "--max-concurrent-requests cannot change between -1 and a number while the gateway runs",
             ));
+        }
+        if config.fleet.pods != self.pods {
+            return Err(Failure::usage("where pods are looked for cannot change while the gateway runs"));
         }
         let before = &self.control_config;
         stack::watch::look_up(&mut config.fleet.fixed_workers, &before.fixed_workers, before.destinations);

@@ -243,7 +243,7 @@ pub(super) mod tests {
             let file = fs::OpenOptions::new().write(true).open(folder.file(name)).expect("it is there");
             file.set_modified(before).expect("our own file");
         }
-        assert_eq!(folder.old_names(), [old.clone()]);
+        assert_eq!(folder.old_names(), std::slice::from_ref(&old));
         folder.sweep(&HashSet::from([old.clone()]));
         assert!(!folder.file(&old).exists() && folder.file(&young).exists());
     }

@@ -109,7 +109,7 @@ pub(crate) struct StackFlags {
     /// Path that a proxy in front takes away before it forwards a request; nothing needs to be done about it here
     #[arg(long, default_value = "")]
     pub(crate) root_path: String,
-    /// Where engines are found; required. Only static works
+    /// Where engines are found; required. external-only does not exist here
     #[arg(long, value_enum)]
     pub(crate) service_discovery: Option<Discovery>,
     /// URLs of engines, separated by commas

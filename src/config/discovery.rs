@@ -43,7 +43,7 @@ pub(super) fn pods(flags: &DiscoveryFlags, pairs: &PairFlags) -> Result<Option<P
         if role != Role::Regular && !pairs.are_wanted() {
             return Err(Failure::usage(format!("{flag} needs --pd-disaggregation")));
         }
-        selectors.push(Selector { role, labels: labels(flag, words)? });
+        selectors.push(Selector { role, connector: None, labels: labels(flag, words)? });
     }
     if !flags.service_discovery {
         return match &flags.service_discovery_namespace {
@@ -170,7 +170,11 @@ mod tests {
             let config = pods(&flags([words, &[], &[]]), &pairs(false)).expect("good").expect("wanted");
             assert_eq!(
                 config.selectors,
-                [Selector { role: Role::Regular, labels: "app=sglang,component=worker".into() }]
+                [Selector {
+                    role: Role::Regular,
+                    connector: None,
+                    labels: "app=sglang,component=worker".into()
+                }]
             );
         }
     }

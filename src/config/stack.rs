@@ -118,7 +118,7 @@ pub(crate) fn arguments(flags: &StackFlags) -> Result<Vec<String>, String> {
 /// Where engines are found. Sources other than the flags belong here.
 fn discovery(flags: &StackFlags) -> Result<(), String> {
     match flags.service_discovery {
-        Some(Discovery::Static) => Ok(()),
+        Some(Discovery::Static | Discovery::K8s) => Ok(()),
         Some(other) => Err(format!("--service-discovery {} is not supported yet", other.name())),
         None => Err("--service-discovery is required".to_owned()),
     }
@@ -130,6 +130,7 @@ fn discovery(flags: &StackFlags) -> Result<(), String> {
 /// The first flag that cannot be used, as one line.
 pub(crate) fn apply(flags: &StackFlags, config: &mut Config) -> Result<(), Failure> {
     let engines = engines::read(flags).map_err(Failure::runtime)?;
+    config.fleet.pods = engines.pods;
     config.fleet.fixed_workers = engines.workers;
     // A connection that fails says nothing about the next, and an engine stays where it was named.
     config.fleet.worker_failures_max = 0;

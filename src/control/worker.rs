@@ -52,7 +52,7 @@ pub(crate) const FULL_SHARE: u16 = 8;
 pub(crate) const POLICY_LABEL: &str = "policy";
 
 /// The label that says how a prefill worker's engine hands over what it has computed.
-const CONNECTOR_LABEL: &str = "kv_connector";
+pub(crate) const CONNECTOR_LABEL: &str = "kv_connector";
 
 /// What that label may say. Without it, workers that run vLLM have `nixl` and others `bootstrap`.
 const CONNECTORS: &str = "bootstrap, nixl, mooncake, shared";

@@ -29,6 +29,7 @@ use tracing::warn;
 
 use crate::config::PodsConfig;
 use crate::control::url::WorkerUrl;
+use crate::control::worker::CONNECTOR_LABEL;
 use crate::control::worker::WorkerSpec;
 use crate::discovery::Herald;
 use crate::discovery::limits;
@@ -36,10 +37,15 @@ use crate::discovery::limits;
 /// The annotation that says at which port a prefill worker's bootstrap server listens, as in SGLang's gateway.
 const BOOTSTRAP_PORT: &str = "sglang.ai/bootstrap-port";
 
+/// The label of a pod whose engine sleeps, as the production-stack's router has it.
+const SLEEPING: &str = "sleeping";
+
 /// Which pods are workers of which role.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Selector {
     pub(crate) role: Role,
+    /// The connector by which they hand over prompts, if that is known.
+    pub(crate) connector: Option<&'static str>,
     /// `key=value` with commas between.
     pub(crate) labels: String,
 }
@@ -223,11 +229,15 @@ impl Seen {
                     continue;
                 }
                 match WorkerUrl::parse(&url(ready.address, config.port)) {
-                    Ok(url) => workers.push(WorkerSpec {
-                        role: selector.role,
-                        bootstrap_port: ready.bootstrap_port.filter(|_| selector.role == Role::Prefill),
-                        ..herald.worker(url)
-                    }),
+                    Ok(url) => {
+                        let mut worker = WorkerSpec { role: selector.role, ..herald.worker(url) };
+                        if selector.role == Role::Prefill {
+                            worker.bootstrap_port = ready.bootstrap_port;
+                            let connector = selector.connector.map(str::to_owned);
+                            worker.labels.extend(connector.map(|name| (CONNECTOR_LABEL.to_owned(), name)));
+                        }
+                        workers.push(worker);
+                    }
                     Err(error) => warn!(pod = %name, %error, "the pod's address cannot be used"),
                 }
             }
@@ -254,7 +264,7 @@ fn key(pod: &Pod) -> Box<str> {
     format!("{}/{}", name(&pod.metadata.namespace), name(&pod.metadata.name)).into()
 }
 
-/// What makes a pod a worker: it runs, is ready, has an address, and is not about to go.
+/// What makes a pod a worker: it runs, is ready, has an address, and neither sleeps nor is about to go.
 fn ready(pod: &Pod) -> Option<Ready> {
     let status = pod.status.as_ref()?;
     let is_ready = status
@@ -262,7 +272,13 @@ fn ready(pod: &Pod) -> Option<Ready> {
         .iter()
         .flatten()
         .any(|condition| condition.type_ == "Ready" && condition.status == "True");
-    if pod.metadata.deletion_timestamp.is_some() || status.phase.as_deref() != Some("Running") || !is_ready {
+    let is_asleep =
+        pod.metadata.labels.iter().flatten().any(|(name, value)| name == SLEEPING && value == "true");
+    if is_asleep
+        || pod.metadata.deletion_timestamp.is_some()
+        || status.phase.as_deref() != Some("Running")
+        || !is_ready
+    {
         return None;
     }
     let address = status.pod_ip.as_deref()?.parse().ok()?;

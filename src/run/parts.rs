@@ -346,6 +346,7 @@ impl ControlPlane {
             control: self.results(),
             counts: Arc::clone(&sources.reloads),
             authorities: Arc::clone(&config.tls.client.authorities),
+            pods: config.fleet.pods.clone(),
             is_refused: false,
         };
         let file = config.stack.as_ref().and_then(|stack| stack.dynamic.clone()).map(Watched::new);

@@ -190,6 +190,45 @@ fn many_pods_come_in_pages() {
     assert_eq!(cluster.asked().0, 3, "three pages");
 }
 
+#[test]
+fn the_production_stack_front_end_follows_pods_too() {
+    let (cluster, engine) = (Cluster::start(), everywhere());
+    cluster.apply(Pod::new("a", "127.9.5.1", &[ENGINE]));
+    cluster.apply(Pod::new("b", "127.9.5.2", &[ENGINE]));
+    let launch = |cluster: &Cluster| {
+        let launch = binary().env("KUBECONFIG", cluster.kubeconfig().display());
+        launch.flag("--service-discovery", "k8s").flag("--k8s-port", engine.addr().port())
+    };
+    let of_stack = |gateway: &Gateway| gateway.get("/engines").json().as_array().map_or(0, Vec::len);
+    let gateway = launch(&cluster)
+        .flag("--k8s-label-selector", "app=engine")
+        .flag("--routing-logic", "roundrobin")
+        .start_listening();
+    wait::until("both engines are found", || of_stack(&gateway) == 2);
+    wait::until("requests are answered", || gateway.ask(&chat("hello")).status == 200);
+    cluster.apply(Pod::new("b", "127.9.5.2", &[ENGINE, ("sleeping", "true")]));
+    wait::until("one sleeps", || of_stack(&gateway) == 1);
+    cluster.apply(Pod::new("b", "127.9.5.2", &[ENGINE]));
+    wait::until("it is awake", || of_stack(&gateway) == 2);
+    cluster.delete("a");
+    wait::until("one is gone", || of_stack(&gateway) == 1);
+    assert_eq!(gateway.ask(&chat("hello")).status, 200);
+    drop(gateway);
+    // The label `model` tells the halves apart.
+    cluster.apply(Pod::new("p", "127.9.5.3", &[ENGINE, ("model", "fill")]));
+    cluster.apply(Pod::new("d", "127.9.5.4", &[ENGINE, ("model", "out")]));
+    let gateway = launch(&cluster)
+        .flag("--routing-logic", "disaggregated_prefill")
+        .flag("--prefill-model-labels", "fill")
+        .flag("--decode-model-labels", "out")
+        .start_listening();
+    wait::until("both halves are found", || of_stack(&gateway) == 2);
+    wait::until("requests are answered", || gateway.ask(&chat("hello")).status == 200);
+    let to = |ip: &str| wait::until(ip, || gateway.has_logged(&["Routing request", ip]));
+    to("127.9.5.3");
+    to("127.9.5.4");
+}
+
 /// Some of what `tools pods` does at length.
 #[test]
 fn in_whatever_order_things_happen_the_fleet_follows() {

@@ -7,18 +7,23 @@ use fleet::snapshot::Role;
 use fleet::stack::Pairs;
 
 use super::asks;
+use crate::cli::stack::Discovery;
 use crate::cli::stack::Logic;
 use crate::cli::stack::StackFlags;
+use crate::config::PodsConfig;
 use crate::control::Fixed;
 use crate::control::FixedWorker;
 use crate::control::url::WorkerUrl;
 use crate::control::url::shown;
+use crate::discovery::kubernetes::Selector;
 
 /// What the flags name.
 #[derive(Debug)]
 pub(super) struct Engines {
     /// Ordered by URL, so that turns are taken in that order.
     pub(super) workers: Vec<FixedWorker>,
+    /// Where more of them are looked for.
+    pub(super) pods: Option<PodsConfig>,
     /// Models by their other names.
     pub(super) aliases: Vec<(String, String)>,
 }
@@ -36,6 +41,10 @@ struct Engine {
 /// # Errors
 /// What cannot be used, in one line that names the flag.
 pub(super) fn read(flags: &StackFlags) -> Result<Engines, String> {
+    let aliases = aliases(flags.static_aliases.as_deref())?;
+    if flags.service_discovery == Some(Discovery::K8s) {
+        return Ok(Engines { workers: Vec::new(), pods: Some(pods(flags)?), aliases });
+    }
     let urls = required("--static-backends", flags.static_backends.as_deref())?;
     let models = required("--static-models", flags.static_models.as_deref())?;
     same_length("--static-models", models.len(), urls.len())?;
@@ -63,15 +72,7 @@ pub(super) fn read(flags: &StackFlags) -> Result<Engines, String> {
         engine.models.push(models[at].to_owned());
         engine.types.push(types.as_ref().map_or("", |types| types[at]).to_owned());
     }
-    let prefill = labels_of(flags.prefill_model_labels.as_deref());
-    let decode = labels_of(flags.decode_model_labels.as_deref());
-    let pairs = super::pairs(flags.routing_logic);
-    if pairs.is_some() && (prefill.is_empty() || decode.is_empty()) {
-        let logic = flags.routing_logic.map_or("", Logic::name);
-        return Err(format!(
-            "--routing-logic {logic} needs --prefill-model-labels and --decode-model-labels"
-        ));
-    }
+    let (pairs, [prefill, decode]) = halves(flags)?;
     let role = |label: &str| match pairs {
         Some(_) if prefill.contains(&label) => Role::Prefill,
         Some(_) if decode.contains(&label) => Role::Decode,
@@ -93,7 +94,52 @@ pub(super) fn read(flags: &StackFlags) -> Result<Engines, String> {
             addresses: Vec::new(),
         }),
     });
-    Ok(Engines { workers: workers.collect(), aliases: aliases(flags.static_aliases.as_deref())? })
+    Ok(Engines { workers: workers.collect(), pods: None, aliases })
+}
+
+/// The pods that are engines. A label of theirs tells prefill and decode engines apart.
+fn pods(flags: &StackFlags) -> Result<PodsConfig, String> {
+    let (pairs, [prefill, decode]) = halves(flags)?;
+    let of_all = flags.k8s_label_selector.trim();
+    let selector = |role, connector, label: Option<&str>| Selector {
+        role,
+        connector,
+        labels: match label {
+            Some(label) if of_all.is_empty() => format!("model={label}"),
+            Some(label) => format!("{of_all},model={label}"),
+            None => of_all.to_owned(),
+        },
+    };
+    let selectors = match pairs {
+        None => vec![selector(Role::Regular, None, None)],
+        Some(pairs) => {
+            let of = |labels: Vec<&str>, role| {
+                labels
+                    .into_iter()
+                    .map(|label| selector(role, Some(connector(pairs)), Some(label)))
+                    .collect::<Vec<_>>()
+            };
+            [of(prefill, Role::Prefill), of(decode, Role::Decode)].concat()
+        }
+    };
+    if flags.k8s_port == 0 {
+        return Err("--k8s-port must be above 0".to_owned());
+    }
+    Ok(PodsConfig { namespace: Some(flags.k8s_namespace.clone()), port: flags.k8s_port, selectors })
+}
+
+/// Whether requests are shared, and the labels of the engines of each half.
+fn halves(flags: &StackFlags) -> Result<(Option<Pairs>, [Vec<&str>; 2]), String> {
+    let labels =
+        [&flags.prefill_model_labels, &flags.decode_model_labels].map(|list| labels_of(list.as_deref()));
+    let pairs = super::pairs(flags.routing_logic);
+    if pairs.is_some() && labels.iter().any(Vec::is_empty) {
+        let logic = flags.routing_logic.map_or("", Logic::name);
+        return Err(format!(
+            "--routing-logic {logic} needs --prefill-model-labels and --decode-model-labels"
+        ));
+    }
+    Ok((pairs, labels))
 }
 
 /// What the prefill engine's connector is called elsewhere.

@@ -87,11 +87,6 @@ fn what_is_missing_or_wrong_ends_the_start_with_one_line() {
             "--otlp-traces-endpoint",
         ),
         (
-            "--service-discovery k8s --routing-logic roundrobin",
-            1,
-            "--service-discovery k8s is not supported yet",
-        ),
-        (
             "--service-discovery=external-only --routing-logic roundrobin",
             1,
             "external-only is not supported yet",

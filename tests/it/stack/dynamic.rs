@@ -119,7 +119,7 @@ fn a_bad_file_changes_nothing_and_says_why() {
         (with("routing_logic", "best".into()), "`routing_logic` must be one of roundrobin"),
         (with("routing_logic", "session".into()), "needs --session-key"),
         (with("routing_logic", "kvaware".into()), "kvaware is not supported"),
-        (with("service_discovery", "k8s".into()), "k8s is not supported yet"),
+        (with("service_discovery", "k8s".into()), "where pods are looked for cannot change"),
         (with("static_backends", 7.into()), "`static_backends` must be text, or a list of texts"),
         (with("static_aliases", "a".into()), "`a` is not alias:model"),
         (with("callbacks", "a.b".into()), "`callbacks` is not supported"),
