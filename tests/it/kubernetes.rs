@@ -196,7 +196,7 @@ fn the_production_stack_front_end_follows_pods_too() {
     cluster.apply(Pod::new("a", "127.9.5.1", &[ENGINE]));
     cluster.apply(Pod::new("b", "127.9.5.2", &[ENGINE]));
     let launch = |cluster: &Cluster| {
-        let launch = binary().env("KUBECONFIG", cluster.kubeconfig().display());
+        let launch = binary().on_one_port().env("KUBECONFIG", cluster.kubeconfig().display());
         launch.flag("--service-discovery", "k8s").flag("--k8s-port", engine.addr().port())
     };
     let of_stack = |gateway: &Gateway| gateway.get("/engines").json().as_array().map_or(0, Vec::len);
