@@ -10,6 +10,7 @@ mod config;
 pub mod control;
 mod demo;
 mod discovery;
+mod documents;
 mod handover;
 mod logs;
 mod metrics;

@@ -1,8 +1,6 @@
 //! A file that is watched: news of its directory, so that a file that is renamed over it and a link that is turned elsewhere
 //! are seen at once, and a look every ten seconds, for file systems that tell nothing.
 
-use std::fs::File;
-use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::path::PathBuf;
@@ -17,17 +15,16 @@ use rustix::fs::inotify::CreateFlags;
 use rustix::fs::inotify::WatchFlags;
 use tracing::warn;
 
+use crate::documents;
+
 /// Longest time until a change is seen.
 const LOOK_INTERVAL: Duration = Duration::from_secs(10);
-
-/// Largest file: some ten thousand workers with all that can be said of them.
-const BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// A file and what it last was.
 pub(crate) struct Watched {
     path: PathBuf,
-    /// Its bytes, or why there are none.
-    last: Option<Result<Vec<u8>, String>>,
+    /// Its text, or why there is none.
+    last: Option<Result<String, String>>,
     /// Whether it was said that there are no news.
     is_blind: bool,
 }
@@ -38,9 +35,9 @@ impl Watched {
     }
 
     /// What it last was, or why that is not known.
-    pub(crate) fn last(&self) -> Result<&[u8], &str> {
+    pub(crate) fn last(&self) -> Result<&str, &str> {
         match &self.last {
-            Some(Ok(bytes)) => Ok(bytes),
+            Some(Ok(text)) => Ok(text),
             Some(Err(error)) => Err(error),
             None => Err("it was not looked at yet"),
         }
@@ -53,7 +50,7 @@ impl Watched {
             // News are asked for before the look, so that none fall between the two.
             let looked = tokio::task::spawn_blocking(move || {
                 let news = watch(&path);
-                (read(&path), news)
+                (documents::read(&path), news)
             });
             let Ok((now, news)) = looked.await else { return };
             if self.last.as_ref() != Some(&now) {
@@ -72,17 +69,6 @@ impl Watched {
             }
         }
     }
-}
-
-/// What is in a file, or why that cannot be told.
-pub(crate) fn read(path: &Path) -> Result<Vec<u8>, String> {
-    let unreadable = |error: std::io::Error| format!("cannot read it: {error}");
-    let mut bytes = Vec::new();
-    File::open(path).map_err(unreadable)?.take(BYTES_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    if bytes.len() as u64 > BYTES_MAX {
-        return Err(format!("it has more than {BYTES_MAX} bytes"));
-    }
-    Ok(bytes)
 }
 
 /// Has the directory of a file tell its news. Anew for every wait: a directory may have been replaced.

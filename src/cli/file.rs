@@ -1,7 +1,5 @@
 //! The configuration file: TOML whose keys are flags. It becomes arguments, and goes the way of all arguments.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 use clap::Arg;
@@ -14,9 +12,7 @@ use toml::Value;
 
 use super::one_line;
 use super::unbuilt;
-
-/// Largest file: the URLs of some ten thousand workers, several times over.
-const FILE_BYTES_MAX: u64 = 8 * 1024 * 1024;
+use crate::documents;
 
 /// The arguments that stand in the file at `path`, without those that `typed` has already. `command` is the one that
 /// takes them.
@@ -44,13 +40,7 @@ pub(super) fn arguments(path: &Path, command: &Command, typed: &ArgMatches) -> R
 }
 
 fn read(path: &Path) -> Result<Table, String> {
-    let unreadable = |error: std::io::Error| format!("cannot read it: {error}");
-    let mut text = String::new();
-    let file = File::open(path).map_err(unreadable)?;
-    file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(unreadable)?;
-    if text.len() as u64 > FILE_BYTES_MAX {
-        return Err(format!("it has more than {FILE_BYTES_MAX} bytes"));
-    }
+    let text = documents::read(path)?;
     // Without the line itself, which may hold a secret.
     text.parse::<Table>().map_err(|error| {
         let line = error.span().map_or(0, |span| text[..span.start].matches('\n').count()) + 1;

@@ -1,7 +1,5 @@
 //! Settings in YAML files: read as a tree, and asked field by field, so that whatever is wrong is told by its name.
 
-use std::fs::File;
-use std::io::Read;
 use std::ops::RangeInclusive;
 use std::path::Path;
 
@@ -9,9 +7,7 @@ use serde_json::Map;
 use serde_json::Value;
 
 use crate::Failure;
-
-/// Largest file.
-const FILE_BYTES_MAX: u64 = 8 * 1024 * 1024;
+use crate::documents;
 
 /// A file that was read.
 #[derive(Debug)]
@@ -38,13 +34,7 @@ impl Document {
     /// When it cannot be read or is no YAML.
     pub(super) fn read(flag: &str, path: &Path) -> Result<Self, Failure> {
         let file = format!("{flag} {}", path.display());
-        let unreadable = |error: std::io::Error| Failure::usage(format!("{file}: cannot read it: {error}"));
-        let mut text = String::new();
-        let opened = File::open(path).map_err(unreadable)?;
-        opened.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(unreadable)?;
-        if text.len() as u64 > FILE_BYTES_MAX {
-            return Err(Failure::usage(format!("{file}: it has more than {FILE_BYTES_MAX} bytes")));
-        }
+        let text = documents::read(path).map_err(|error| Failure::usage(format!("{file}: {error}")))?;
         Self::parse(file, &text)
     }
 
@@ -52,13 +42,9 @@ impl Document {
         if text.trim().is_empty() {
             return Ok(Self { file, root: Value::Null });
         }
-        match serde_saphyr::from_str(text) {
+        match documents::yaml(text) {
             Ok(root) => Ok(Self { file, root }),
-            Err(error) => {
-                let error = error.without_snippet();
-                let message = error.to_string().lines().map(str::trim).collect::<Vec<_>>().join(" ");
-                Err(Failure::usage(format!("{file}: {message}")))
-            }
+            Err(error) => Err(Failure::usage(format!("{file}: {error}"))),
         }
     }
 

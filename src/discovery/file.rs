@@ -17,7 +17,7 @@ use crate::control::ControlConfig;
 use crate::control::limits::WORKERS_MAX;
 use crate::control::worker::WorkerSpec;
 use crate::discovery::Herald;
-use crate::watched;
+use crate::documents;
 use crate::watched::Watched;
 
 /// The member of an object that has the list, where the file is not the list itself.
@@ -28,7 +28,7 @@ pub(crate) async fn run(path: PathBuf, config: Arc<ControlConfig>, herald: Heral
     let mut file = Watched::new(path.clone());
     loop {
         file.changed().await;
-        let read = file.last().map_err(str::to_owned).and_then(|bytes| workers(bytes, &config));
+        let read = file.last().map_err(str::to_owned).and_then(|text| workers(text, &config));
         match read {
             Ok(workers) => {
                 info!(file = %path.display(), workers = workers.len(), "the list of workers was read");
@@ -46,20 +46,15 @@ pub(crate) async fn run(path: PathBuf, config: Arc<ControlConfig>, herald: Heral
 /// # Errors
 /// What is wrong with it.
 pub(crate) fn check(path: &Path, config: &ControlConfig) -> Result<(), String> {
-    workers(&watched::read(path)?, config).map(drop)
+    workers(&documents::read(path)?, config).map(drop)
 }
 
 /// The workers of a list.
-fn workers(bytes: &[u8], config: &ControlConfig) -> Result<Vec<WorkerSpec>, String> {
-    let text = std::str::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned())?;
+fn workers(text: &str, config: &ControlConfig) -> Result<Vec<WorkerSpec>, String> {
     if text.trim().is_empty() {
         return Err("it is empty; a list without workers is []".to_owned());
     }
-    // JSON is YAML too.
-    let root: Value = serde_saphyr::from_str(text).map_err(|error| {
-        let error = error.without_snippet().to_string();
-        error.lines().map(str::trim).collect::<Vec<_>>().join(" ")
-    })?;
+    let root = documents::yaml(text)?;
     let entries = match root {
         Value::Array(entries) => entries,
         Value::Object(mut object) if object.len() == 1 && object.contains_key(LIST) => {
@@ -108,7 +103,7 @@ mod tests {
     use crate::control::rig;
 
     fn read(text: &str) -> Result<Vec<WorkerSpec>, String> {
-        workers(text.as_bytes(), &rig::config(&[]))
+        workers(text, &rig::config(&[]))
     }
 
     #[test]

@@ -1,7 +1,5 @@
 //! The file of settings that change while the router runs: JSON or YAML, whose keys are flags.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 use clap::ValueEnum;
@@ -9,22 +7,14 @@ use serde_json::Map;
 use serde_json::Value;
 
 use super::StackFlags;
-
-/// Largest file: the URLs of some ten thousand engines, several times over.
-const FILE_BYTES_MAX: u64 = 8 * 1024 * 1024;
+use crate::documents;
 
 /// Has what the file says hold before the flags.
 ///
 /// # Errors
 /// What is wrong with the file, in one line with the key. Then nothing of it holds.
 pub(super) fn take_over(path: &Path, is_yaml: bool, flags: &mut StackFlags) -> Result<(), String> {
-    let unreadable = |error: std::io::Error| format!("cannot read it: {error}");
-    let mut text = String::new();
-    let file = File::open(path).map_err(unreadable)?;
-    file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(unreadable)?;
-    if text.len() as u64 > FILE_BYTES_MAX {
-        return Err(format!("it has more than {FILE_BYTES_MAX} bytes"));
-    }
+    let text = documents::read(path)?;
     let mut taken = flags.clone();
     read(&text, is_yaml, &mut taken)?;
     *flags = taken;
