@@ -93,7 +93,7 @@ pub(crate) async fn run(
         Ok(logprobs) => logprobs,
         Err(stop) => {
             drop(upstream);
-            return unheard(shard, client, stop, down, trace).await;
+            return unanswered(shard, client, stop, down, trace).await;
         }
     };
     // What is put together is held, however long it is.
@@ -129,11 +129,10 @@ pub(crate) async fn run(
                         }
                     }
                 }
-                Err(HoldError::Stop(stop)) => match Setback::of_stop(shard, client, leg(trace), stop) {
-                    Ok(setback) => return Relayed::Again(setback),
-                    Err(Stop::Gone) => Err(None),
-                    Err(Stop::Reject(error)) => Err(Some(error)),
-                },
+                Err(HoldError::Stop(stop)) => {
+                    drop(upstream);
+                    return unanswered(shard, client, stop, down, trace).await;
+                }
                 Err(HoldError::Broken) => return again(shard, UpstreamFailure::Body, trace),
             }
         }
@@ -194,8 +193,8 @@ fn relay_of(decoder: BodyDecoder, plan: &Plan, status: u16, down: &mut Downstrea
     relay
 }
 
-/// The wait for what a prefill worker says of the prompt ended without it.
-async fn unheard(
+/// The wait ended before anything could be sent.
+async fn unanswered(
     shard: &Rc<Shard>,
     client: &mut Client<'_>,
     stop: Stop,
