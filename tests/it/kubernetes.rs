@@ -1,6 +1,5 @@
 //! Workers found among pods: whatever happens to pods or to the cluster's API, the fleet is what the cluster says.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use testkit::client::Request;
@@ -9,6 +8,8 @@ use testkit::gateway::Launch;
 use testkit::kubernetes::Cluster;
 use testkit::kubernetes::Pod;
 use testkit::pods::Churn;
+use testkit::pods::Fleet;
+use testkit::pods::fleet;
 use testkit::wait;
 use testkit::worker::Worker;
 use testkit::worker::json_answer;
@@ -34,21 +35,9 @@ fn start(cluster: &Cluster, engine: &Worker) -> Gateway {
     launch(cluster, engine).flag("--selector", "app=engine").start_listening()
 }
 
-/// Type and bootstrap port of every worker that is up, by its address.
-fn fleet(gateway: &Gateway) -> BTreeMap<String, (String, u64)> {
-    let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
-    let shown = |worker: serde_json::Value| {
-        let url = text(&worker["url"]);
-        let address =
-            url.trim_start_matches("http://").rsplit_once(':').map_or("", |(host, _)| host).to_owned();
-        (address, (text(&worker["worker_type"]), worker["bootstrap_port"].as_u64().unwrap_or(0)))
-    };
-    gateway.workers().into_iter().map(shown).collect()
-}
-
 #[track_caller]
 fn expect(gateway: &Gateway, workers: &[(&str, &str, u64)]) {
-    let expect: BTreeMap<_, _> =
+    let expect: Fleet =
         workers.iter().map(|(ip, kind, port)| ((*ip).to_owned(), ((*kind).to_owned(), *port))).collect();
     wait::until(&format!("the fleet is {expect:?}"), || fleet(gateway) == expect);
 }

@@ -18,6 +18,7 @@ use std::thread;
 use serde_json::Value;
 use serde_json::json;
 
+use crate::draws::Draws;
 use crate::place;
 
 /// A pod, as far as it matters.
@@ -85,7 +86,7 @@ struct State {
     /// Rests of lists, by their token.
     lists: HashMap<String, (u64, Vec<Value>)>,
     faults: Faults,
-    draws: u64,
+    draws: Draws,
     /// Answer everything with this status.
     status: Option<u16>,
     /// Counts up when all connections are to end.
@@ -234,7 +235,7 @@ impl Cluster {
     pub fn set_faults(&self, faults: Faults) {
         let mut state = lock(&self.shared);
         state.faults = faults;
-        state.draws = faults.seed;
+        state.draws = Draws::new(faults.seed);
     }
 
     /// Lists and watches asked for so far.

@@ -15,6 +15,7 @@ pub mod chaos;
 pub mod client;
 pub mod collector;
 pub mod dns;
+pub mod draws;
 pub mod faults;
 pub mod gateway;
 pub mod http;

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::sync::Condvar;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -19,6 +18,7 @@ use serde_json::Value;
 
 use crate::client::Client;
 use crate::client::Request;
+use crate::draws::Draws;
 use crate::gateway::Gateway;
 use crate::gateway::Launch;
 use crate::worker::Exchange;
@@ -77,7 +77,7 @@ struct Rooms {
     filling: Condvar,
     /// When the first event of a request left.
     begun: Mutex<BTreeMap<String, Instant>>,
-    draws: AtomicU64,
+    draws: Mutex<Draws>,
     is_over: AtomicBool,
 }
 
@@ -91,7 +91,7 @@ struct Half {
 impl Plan {
     /// Runs it.
     pub fn run(&self) -> Report {
-        let rooms = Arc::new(Rooms { draws: AtomicU64::new(self.seed), ..Rooms::default() });
+        let rooms = Arc::new(Rooms { draws: Mutex::new(Draws::new(self.seed)), ..Rooms::default() });
         let time = self.prefill_time;
         let prefill: Vec<_> = (0..self.workers)
             .map(|_| {
@@ -244,12 +244,12 @@ where
 impl Half {
     /// The way to fail this time, of so many ways; none for not at all.
     fn fault(&self, rooms: &Rooms, ways: u64) -> Option<u64> {
-        let draw = mixed(rooms.draws.fetch_add(1, Ordering::Relaxed));
-        if draw % 1000 >= self.faults {
+        let mut draws = rooms.draws.lock().expect("nobody panics with it");
+        if draws.below(1000) >= self.faults {
             return None;
         }
         self.made.fetch_add(1, Ordering::Relaxed);
-        Some(draw / 1000 % ways)
+        Some(draws.below(ways))
     }
 }
 
@@ -346,12 +346,4 @@ fn chunk(marker: &str, number: usize) -> String {
 
 fn told(exchange: &Exchange) -> Value {
     serde_json::from_slice(&exchange.request.body).expect("JSON")
-}
-
-/// A number that looks drawn (SplitMix64, Steele and others, 2014).
-fn mixed(seed: u64) -> u64 {
-    let mut z = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }

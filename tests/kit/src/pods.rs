@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use serde_json::Value;
 
+use crate::draws::Draws;
 use crate::gateway::Gateway;
 use crate::gateway::Launch;
 use crate::kubernetes::Cluster;
@@ -43,18 +44,6 @@ pub struct Settled {
     pub asked: (usize, usize),
 }
 
-/// A draw after another (xorshift64*, Vigna, 2016).
-struct Draws(u64);
-
-impl Draws {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % bound.max(1)
-    }
-}
-
 impl Churn {
     /// Does it once, in an order that `seed` decides.
     ///
@@ -64,7 +53,7 @@ impl Churn {
         let engine = Worker::manual_at(SocketAddr::from(([0, 0, 0, 0], 0)));
         engine.answer_with(&json_answer("{}"));
         let cluster = Cluster::start();
-        let mut draws = Draws(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        let mut draws = Draws::new(seed);
         let mut count = 0;
         for _ in 0..self.pods {
             cluster.apply(self.pod(&mut draws, &mut count));
@@ -126,7 +115,7 @@ impl Churn {
     }
 
     fn relabel(&self, pod: &mut Pod, draws: &mut Draws) {
-        let role = ["prefill", "decode", "other"][draws.below(3)];
+        let role = ["prefill", "decode", "other"][draws.index(3)];
         pod.labels.insert("role".to_owned(), role.to_owned());
         if !self.is_paired {
             let app = if role == "other" { "database" } else { "engine" };
@@ -136,7 +125,7 @@ impl Churn {
 
     fn change(&self, cluster: &Cluster, draws: &mut Draws, count: &mut usize) {
         let pods = cluster.pods();
-        let Some(mut pod) = pods.get(draws.below(pods.len())).cloned() else {
+        let Some(mut pod) = pods.get(draws.index(pods.len())).cloned() else {
             return cluster.apply(self.pod(draws, count));
         };
         match draws.below(6) {
@@ -151,8 +140,8 @@ impl Churn {
     }
 }
 
-/// Role and bootstrap port of a worker, by its address.
-type Fleet = BTreeMap<String, (String, u64)>;
+/// Role and bootstrap port of every worker, by its address.
+pub type Fleet = BTreeMap<String, (String, u64)>;
 
 fn truth(cluster: &Cluster, is_paired: bool) -> Fleet {
     let serving = cluster.pods().into_iter().filter(|pod| pod.is_ready && !pod.is_terminating);
@@ -171,11 +160,13 @@ fn truth(cluster: &Cluster, is_paired: bool) -> Fleet {
         .collect()
 }
 
-fn fleet(gateway: &Gateway) -> Fleet {
+/// The gateway's workers in that form.
+pub fn fleet(gateway: &Gateway) -> Fleet {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let shown = |worker: Value| {
         let url = text(&worker["url"]);
-        let address = url.trim_start_matches("http://").split(':').next().unwrap_or_default().to_owned();
+        let address =
+            url.trim_start_matches("http://").rsplit_once(':').map_or("", |(host, _)| host).to_owned();
         (address, (text(&worker["worker_type"]), worker["bootstrap_port"].as_u64().unwrap_or(0)))
     };
     gateway.workers().into_iter().map(shown).collect()

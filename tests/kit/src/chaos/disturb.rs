@@ -7,6 +7,7 @@ use crate::chaos::Engine;
 use crate::chaos::Plan;
 use crate::chaos::Progress;
 use crate::client::Request;
+use crate::draws::Draws;
 use crate::gateway::Gateway;
 
 /// Healthy workers that are always left.
@@ -20,16 +21,13 @@ pub(super) struct Disturber<'a> {
     engines: Vec<Engine>,
     /// Engines that were removed: they finish what they have, and may come back.
     retired: Vec<Engine>,
-    random: Random,
+    random: Draws,
     counts: Disturbances,
 }
 
-/// A small generator (Marsaglia, "Xorshift RNGs", 2003): a seed says everything.
-struct Random(u64);
-
 impl<'a> Disturber<'a> {
     pub(super) fn new(plan: &'a Plan, gateway: &'a Gateway, engines: Vec<Engine>) -> Disturber<'a> {
-        let random = Random(plan.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        let random = Draws::new(plan.seed);
         Disturber { plan, gateway, engines, retired: Vec::new(), random, counts: Disturbances::default() }
     }
 
@@ -63,7 +61,7 @@ impl<'a> Disturber<'a> {
         let engine = if self.retired.is_empty() || self.random.below(2) == 0 {
             Engine::start(&self.plan.program)
         } else {
-            let at = self.random.below(self.retired.len());
+            let at = self.random.index(self.retired.len());
             self.retired.swap_remove(at)
         };
         let body = serde_json::json!({"url": engine.url()}).to_string();
@@ -79,7 +77,7 @@ impl<'a> Disturber<'a> {
     }
 
     fn remove(&mut self) {
-        let at = self.random.below(self.engines.len());
+        let at = self.random.index(self.engines.len());
         let engine = self.engines.swap_remove(at);
         let name = engine.url().replace(':', "%3A").replace('/', "%2F");
         let answer = self.gateway.ask(&Request::new("DELETE", &format!("/workers/{name}")));
@@ -89,21 +87,9 @@ impl<'a> Disturber<'a> {
     }
 
     fn kill(&mut self) {
-        let at = self.random.below(self.engines.len());
+        let at = self.random.index(self.engines.len());
         // Dropping it kills its process. The gateway has to find out by itself.
         drop(self.engines.swap_remove(at));
         self.counts.killed += 1;
-    }
-}
-
-// === impl Random ===
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        // Bounds are tiny: the bias of a remainder is too.
-        (self.0 % bound as u64) as usize
     }
 }

@@ -15,6 +15,7 @@ use serde_json::json;
 use crate::chaos::Engine;
 use crate::client::Client;
 use crate::client::Request;
+use crate::draws::Draws;
 use crate::gateway::Signal;
 use crate::wait;
 
@@ -50,7 +51,7 @@ enum Trouble {
 pub(super) struct Breaker<'a> {
     program: &'a Path,
     places: Vec<Place>,
-    random: u64,
+    random: Draws,
     counts: BTreeMap<&'static str, usize>,
 }
 
@@ -62,7 +63,7 @@ impl<'a> Breaker<'a> {
             trouble: Trouble::None,
             until: Instant::now(),
         };
-        let random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        let random = Draws::new(seed);
         Self { program, places: engines.into_iter().map(place).collect(), random, counts: BTreeMap::new() }
     }
 
@@ -75,7 +76,7 @@ impl<'a> Breaker<'a> {
                 }
             }
             let well = self.places.iter().filter(|place| place.trouble == Trouble::None).count();
-            if well > HEALTHY_MIN && self.below(HIT_ONE_IN) == 0 {
+            if well > HEALTHY_MIN && self.random.below(HIT_ONE_IN) == 0 {
                 self.hit();
             }
             thread::sleep(STEP);
@@ -85,11 +86,11 @@ impl<'a> Breaker<'a> {
     }
 
     fn hit(&mut self) {
-        let at = self.below(self.places.len() as u64) as usize;
+        let at = self.random.index(self.places.len());
         if self.places[at].trouble != Trouble::None {
             return;
         }
-        let (what, trouble, plan) = match self.below(14) {
+        let (what, trouble, plan) = match self.random.below(14) {
             0 | 1 => ("killed", Trouble::Dead, Value::Null),
             2 => ("restarted at once", Trouble::Dead, Value::Null),
             3 | 4 => ("stopped", Trouble::Stopped, Value::Null),
@@ -98,7 +99,7 @@ impl<'a> Breaker<'a> {
             7 => ("answers 429", Trouble::Planned, json!({"error_rate": 0.7, "error_status": 429})),
             8 => ("closes before the head", Trouble::Planned, json!({"close_before_rate": 0.5})),
             9 => {
-                let events = self.below(50);
+                let events = self.random.below(50);
                 let plan = json!({"close_mid_rate": 0.5, "close_mid_events": events});
                 ("closes within the body", Trouble::Planned, plan)
             }
@@ -107,7 +108,7 @@ impl<'a> Breaker<'a> {
             12 => ("drips", Trouble::Planned, json!({"drip": true})),
             _ => ("refuses", Trouble::Refusing, json!({"refuse": true})),
         };
-        let pause = Duration::from_millis(200 + self.below(FAULT_MS_MAX));
+        let pause = Duration::from_millis(200 + self.random.below(FAULT_MS_MAX));
         let place = &mut self.places[at];
         (place.trouble, place.until) = (trouble, Instant::now() + pause);
         match trouble {
@@ -136,14 +137,6 @@ impl<'a> Breaker<'a> {
             Trouble::Stopped => place.engine.as_ref().expect("it is only stopped").signal(Signal::CONT),
             Trouble::Planned => tell(place.addr, &json!({})),
         }
-    }
-
-    /// A number below `bound` (Marsaglia, "Xorshift RNGs", 2003).
-    fn below(&mut self, bound: u64) -> u64 {
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        self.random % bound
     }
 }
 

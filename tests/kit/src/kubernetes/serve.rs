@@ -178,9 +178,7 @@ enum Fault {
 impl Shared {
     fn fault(&self) -> Option<Fault> {
         let mut state = lock(self);
-        state.draws =
-            state.draws.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let draw = (state.draws >> 33) % 1000;
+        let draw = state.draws.below(1000);
         let faults = state.faults;
         let mut until = 0;
         for (share, fault) in [
