@@ -378,13 +378,24 @@ impl Entry {
 
     /// Has it serve these pools from now on, of which everything is known.
     pub(crate) fn join(&mut self, pools: Vec<PoolName>, boards: SmallVec<[Arc<Board>; 1]>) {
-        let models = pools.iter().map(|pool| pool.model.clone());
-        self.tallies = Some(Arc::new(Tallies::new(self.uuid.to_string(), models)));
         let given = self.spec.fixed.as_ref().map(|fixed| fixed.addresses.clone()).unwrap_or_default();
         let addresses = if given.is_empty() { self.published.addresses.clone() } else { given.into() };
         self.pools = pools;
+        self.tally();
         self.stage = Stage::Ready { failures: 0 };
         self.publish(addresses, boards);
+    }
+
+    /// Has requests to it counted by the models it serves: anew if these are others than before.
+    pub(crate) fn tally(&mut self) {
+        let models = self.pools.iter().map(|pool| &pool.model);
+        if self
+            .tallies
+            .as_ref()
+            .is_none_or(|of| !of.by_model.iter().map(|(model, _)| model).eq(models.clone()))
+        {
+            self.tallies = Some(Arc::new(Tallies::new(self.uuid.to_string(), models.cloned())));
+        }
     }
 
     fn publish(&mut self, addresses: Box<[SocketAddr]>, boards: SmallVec<[Arc<Board>; 1]>) {

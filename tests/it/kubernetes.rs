@@ -14,6 +14,7 @@ use testkit::wait;
 use testkit::worker::Worker;
 use testkit::worker::json_answer;
 
+use crate::setup::CHAT;
 use crate::setup::binary;
 use crate::setup::chat;
 
@@ -195,6 +196,16 @@ fn the_production_stack_front_end_follows_pods_too() {
         .start_listening();
     wait::until("both engines are found", || of_stack(&gateway) == 2);
     wait::until("requests are answered", || gateway.ask(&chat("hello")).status == 200);
+    // Each can be named, and is counted on its own.
+    for engine in gateway.get("/engines").json().as_array().expect("a list") {
+        let id = engine["engine_id"].as_str().expect("an id");
+        let named = Request::json(&format!("{CHAT}?id={id}"), "{\"model\":\"mock\",\"messages\":[]}");
+        assert_eq!(gateway.ask(&named).status, 200);
+    }
+    let page = gateway.get("/metrics").text();
+    for ip in ["127.9.5.1", "127.9.5.2"] {
+        assert!(page.lines().any(|line| line.starts_with("vllm:") && line.contains(ip)), "{page}");
+    }
     cluster.apply(Pod::new("b", "127.9.5.2", &[ENGINE, ("sleeping", "true")]));
     wait::until("one sleeps", || of_stack(&gateway) == 1);
     cluster.apply(Pod::new("b", "127.9.5.2", &[ENGINE]));

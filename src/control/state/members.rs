@@ -332,6 +332,9 @@ impl State {
         }
         let before = std::mem::replace(&mut entry.pools, pools);
         entry.metadata = metadata;
+        if self.config.stack.is_some() {
+            entry.tally();
+        }
         entry.set_boards(entry.pools.iter().map(|name| Arc::clone(&self.models.get(name).board)).collect());
         entry.polling.look_again();
         // Reached => Ready
