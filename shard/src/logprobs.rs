@@ -6,6 +6,8 @@ use wire::json::Kind;
 use wire::json::Scanner;
 use wire::json::Span;
 
+use crate::limits;
+
 /// Where answers of SGLang's native API have them.
 const OBJECT: &str = "meta_info";
 const LIST: &str = "input_token_logprobs";
@@ -116,8 +118,6 @@ fn find(answer: &[u8]) -> Result<Vec<Found>, JsonError> {
 
 /// The list of one prompt's answer. A stream's events say which of several prompts they are about.
 fn item(scanner: &mut Scanner<'_>, answer: &[u8], prompt: usize) -> Result<Option<Found>, JsonError> {
-    /// More prompts than a request may have.
-    const PROMPTS_MAX: usize = 4096;
     let mut found = Found { prompt, list: Span { start: 0, end: 0 } };
     scanner.begin_object()?;
     while let Some(key) = scanner.next_key()? {
@@ -125,7 +125,8 @@ fn item(scanner: &mut Scanner<'_>, answer: &[u8], prompt: usize) -> Result<Optio
         if key.eq("index") && kind == Kind::Number {
             let index = scanner.skip()?.of(answer);
             let index = std::str::from_utf8(index).ok().and_then(|index| index.parse().ok());
-            found.prompt = index.filter(|&index| index < PROMPTS_MAX).unwrap_or(prompt);
+            found.prompt =
+                index.filter(|&index| index < limits::BOOTSTRAP_ROOMS_MAX as usize).unwrap_or(prompt);
         } else if key.eq(OBJECT) && kind == Kind::Object {
             scanner.begin_object()?;
             while let Some(key) = scanner.next_key()? {

@@ -21,6 +21,7 @@ use std::task::Context;
 use std::task::Poll;
 
 use api::error::ApiError;
+use api::error::ErrorCode;
 use fleet::snapshot::Handoff;
 use fleet::snapshot::Worker;
 use fleet::stats::UpstreamFailure;
@@ -82,7 +83,7 @@ pub(crate) async fn begin(
 ) -> Result<String, Failure> {
     let PrefillLeg { leg, batch, wants_logprobs } = *prefill;
     let worker = Arc::clone(leg.worker());
-    let pair = Pair::of(shard, &worker, batch);
+    let pair = Pair::of(shard, &worker, batch).map_err(Stop::Reject)?;
     let request = written(shard, outgoing, (&worker, request_id), &pair.prefill).map_err(Stop::Reject)?;
     let leg = Rc::new(RefCell::new(leg));
     let is_kept = pair.is_told || wants_logprobs;
@@ -200,11 +201,19 @@ struct Pair {
 }
 
 impl Pair {
-    fn of(shard: &Shard, prefill: &Worker, batch: Option<u32>) -> Self {
+    /// # Errors
+    /// 400 for more prompts or answers than may meet.
+    fn of(shard: &Shard, prefill: &Worker, batch: Option<u32>) -> Result<Self, ApiError> {
         /// One token, whole, whatever the client asked for.
         const ONE_TOKEN: &str = "\"max_tokens\":1,\"max_completion_tokens\":1,\"min_tokens\":0,\"stream\":false,\"stream_options\":null";
-        match &prefill.handoff {
+        Ok(match &prefill.handoff {
             Handoff::Bootstrap => {
+                if batch.is_some_and(|items| items > limits::BOOTSTRAP_ROOMS_MAX) {
+                    let most = limits::BOOTSTRAP_ROOMS_MAX;
+                    let message =
+                        format!("a pair of workers takes at most {most} prompts or answers in a request");
+                    return Err(ApiError::new(ErrorCode::InvalidField, message));
+                }
                 let room = || shard.draw() >> 1;
                 let rendezvous = bootstrap(prefill, batch, room);
                 let decode = match prefill.rank {
@@ -231,7 +240,7 @@ impl Pair {
                 }
             }
             Handoff::Shared => Self { prefill: ONE_TOKEN.to_owned(), decode: String::new(), is_told: true },
-        }
+        })
     }
 }
 
@@ -245,7 +254,7 @@ fn bootstrap(prefill: &Worker, batch: Option<u32>, mut room: impl FnMut() -> u64
             room()
         );
     };
-    let items = items.min(limits::BOOTSTRAP_ROOMS_MAX) as usize;
+    let items = items as usize;
     let list = |item: &str| vec![item; items].join(",");
     let rooms: Vec<String> = (0..items).map(|_| room().to_string()).collect();
     format!(

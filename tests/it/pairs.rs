@@ -264,6 +264,15 @@ fn a_batch_has_a_room_for_each() {
 }
 
 #[test]
+fn a_batch_that_is_too_large_is_refused() {
+    let (prefill, decode) = (Worker::manual(), Worker::manual());
+    let gateway = start(PLAIN, &[&prefill], &[&decode]);
+    let refused = gateway.ask(&Request::json(CHAT, "{\"messages\":[],\"n\":4097}"));
+    assert_eq!((refused.status, refused.error_code().as_deref()), (400, Some("invalid_request")));
+    assert!(prefill.received().is_empty() && decode.received().is_empty());
+}
+
+#[test]
 fn what_the_prefill_worker_refuses_is_refused_at_once() {
     let (prefill, other, decode) = (Worker::manual(), Worker::manual(), Worker::manual());
     let gateway = start(PLAIN, &[&prefill, &other], &[&decode]);
