@@ -10,6 +10,7 @@
 //! - With services or a worker stalled, publication and admin answers go on.
 
 pub(crate) mod config;
+pub(crate) mod connector;
 pub(crate) mod destination;
 pub mod event;
 pub(crate) mod job;

@@ -51,15 +51,6 @@ pub(crate) const FULL_SHARE: u16 = 8;
 /// The label that names the policy of a worker's models, as in SGLang's gateway.
 pub(crate) const POLICY_LABEL: &str = "policy";
 
-/// The label that says how a prefill worker's engine hands over what it has computed.
-pub(crate) const CONNECTOR_LABEL: &str = "kv_connector";
-
-/// What that label may say. Without it, workers that run vLLM have `nixl` and others `bootstrap`.
-const CONNECTORS: &str = "bootstrap, nixl, mooncake, shared";
-
-/// The label that names the engine of a worker whose connector is `mooncake`.
-const ENGINE_ID_LABEL: &str = "kv_engine_id";
-
 /// What whoever registers a worker says about it.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct WorkerSpec {
@@ -204,29 +195,6 @@ impl WorkerSpec {
     /// The policy that its labels name for its models.
     pub(crate) fn policy(&self) -> Option<&str> {
         self.labels.get(POLICY_LABEL).map(String::as_str)
-    }
-
-    /// Says by which connector it hands over.
-    pub(crate) fn set_connector(&mut self, connector: &str) {
-        self.labels.insert(CONNECTOR_LABEL.to_owned(), connector.to_owned());
-    }
-
-    /// How its labels say that it hands over, if they do.
-    ///
-    /// # Errors
-    /// What is wrong with them.
-    pub(crate) fn handoff(&self) -> Result<Option<Handoff>, String> {
-        Ok(match self.labels.get(CONNECTOR_LABEL).map(String::as_str) {
-            None => None,
-            Some("bootstrap") => Some(Handoff::Bootstrap),
-            Some("nixl") => Some(Handoff::Nixl),
-            Some("shared") => Some(Handoff::Shared),
-            Some("mooncake") => match self.labels.get(ENGINE_ID_LABEL) {
-                Some(engine_id) => Some(Handoff::Mooncake { engine_id: engine_id.as_str().into() }),
-                None => return Err(format!("name the connector \"mooncake\" and no {ENGINE_ID_LABEL}")),
-            },
-            Some(other) => return Err(format!("name the unknown connector {other:?}: use {CONNECTORS}")),
-        })
     }
 }
 

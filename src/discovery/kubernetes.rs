@@ -29,7 +29,6 @@ use tracing::warn;
 
 use crate::config::PodsConfig;
 use crate::control::url::WorkerUrl;
-use crate::control::worker::CONNECTOR_LABEL;
 use crate::control::worker::WorkerSpec;
 use crate::discovery::Herald;
 use crate::discovery::limits;
@@ -233,8 +232,7 @@ impl Seen {
                         let mut worker = WorkerSpec { role: selector.role, ..herald.worker(url) };
                         if selector.role == Role::Prefill {
                             worker.bootstrap_port = ready.bootstrap_port;
-                            let connector = selector.connector.map(str::to_owned);
-                            worker.labels.extend(connector.map(|name| (CONNECTOR_LABEL.to_owned(), name)));
+                            selector.connector.into_iter().for_each(|name| worker.set_connector(name));
                         }
                         workers.push(worker);
                     }
