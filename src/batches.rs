@@ -78,6 +78,7 @@ pub(crate) struct Prepared {
     store: Store,
     inbox: mpsc::Receiver<BatchCall>,
     parallel_max: usize,
+    has_short_errors: bool,
 }
 
 /// What the service needs of the process.
@@ -106,7 +107,8 @@ pub(crate) fn prepare(config: &BatchConfig) -> Result<(BatchRoad, Prepared), Fai
     let parallel_max = config.connections_max.map_or(limits::LINES_PARALLEL_MAX, |connections_max| {
         limits::LINES_PARALLEL_MAX.min(connections_max.div_ceil(2))
     });
-    Ok((road, Prepared { folder, store, inbox, parallel_max }))
+    let has_short_errors = config.has_short_errors;
+    Ok((road, Prepared { folder, store, inbox, parallel_max, has_short_errors }))
 }
 
 impl Prepared {
@@ -116,7 +118,7 @@ impl Prepared {
     }
 
     async fn run(self, around: Surroundings) {
-        let Self { folder, store, inbox, parallel_max } = self;
+        let Self { folder, store, inbox, parallel_max, has_short_errors } = self;
         let Surroundings { listen, tls, settings, lifecycle } = around;
         let gateway = match Gateway::new(listen, tls.as_ref(), settings, lifecycle, parallel_max) {
             Ok(gateway) => Rc::new(gateway),
@@ -127,6 +129,7 @@ impl Prepared {
             folder,
             store,
             gateway,
+            has_short_errors,
             kept: RefCell::default(),
             news: Notify::new(),
             uploads: Arc::new(Semaphore::new(limits::UPLOADS_PARALLEL_MAX)),
@@ -140,6 +143,7 @@ struct Service {
     folder: Folder,
     store: Store,
     gateway: Rc<Gateway>,
+    has_short_errors: bool,
     /// Credentials of batches that are not over, and since when they are kept.
     kept: RefCell<HashMap<String, (Secret, Instant)>>,
     /// A batch was made or cancelled.

@@ -18,6 +18,7 @@ use crate::control::worker::Checks;
 use crate::control::worker::Source;
 use crate::control::worker::WorkerSpec;
 pub(crate) use crate::discovery::limits::NAMES_MAX;
+pub(crate) use crate::discovery::limits::WATCH_SECONDS_MAX;
 use crate::services::deliver;
 
 /// Where a source's lists go.

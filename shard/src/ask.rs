@@ -96,7 +96,9 @@ pub(crate) fn write<'a>(
     let mut body = body_for(worker, outgoing, members, &mut tail)?;
     let mut head = shard.take_buffer();
     let span = outgoing.span.as_ref();
-    encode::request_head(outgoing.head, worker, request_id, span, body.len() + tail.len(), &mut head);
+    // Clients of the production-stack's router show engines their own.
+    let key = worker.authorization.as_ref().filter(|_| !shard.config().has_stack);
+    encode::request_head(outgoing.head, (worker, key), request_id, span, body.len() + tail.len(), &mut head);
     if body.len() <= limits::BODY_COPIED_BYTES_MAX {
         head.extend_from_slice(body);
         head.append(&mut tail);

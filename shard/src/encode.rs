@@ -1,5 +1,6 @@
 //! Heads as they leave the gateway: requests to workers, responses to clients.
 
+use fleet::secret::Secret;
 use fleet::snapshot::Worker;
 use otlp::SpanContext;
 use wire::Header;
@@ -10,10 +11,11 @@ use crate::explain;
 use crate::respond;
 use crate::respond::Connection;
 
-/// Appends the head of a request to a worker: the client's, without what belongs to its own connection.
+/// Appends the head of a request to a worker: the client's, without what belongs to its own connection, and with the key
+/// that goes before the client's.
 pub(crate) fn request_head(
     head: &RequestHead<'_>,
-    worker: &Worker,
+    (worker, key): (&Worker, Option<&Secret>),
     request_id: &str,
     span: Option<&SpanContext>,
     body_len: usize,
@@ -26,14 +28,14 @@ pub(crate) fn request_head(
     out.extend_from_slice(b" HTTP/1.1\r\n");
     respond::header("host", &worker.host, out);
     let named = has_connection_names(&head.headers);
-    let mut is_authorized = worker.authorization.is_some();
+    let mut is_authorized = key.is_some();
     for header in &head.headers {
         let is_ours = match header.name.len() {
             4 => header.is("host"),
             6 => header.is("expect"),
             11 => span.is_some() && header.is("traceparent"),
             12 => header.is("x-request-id"),
-            // The worker's own key goes before the client's, and one of several is enough.
+            // One of several is enough.
             13 => header.is("authorization") && std::mem::replace(&mut is_authorized, true),
             14 => header.is("content-length"),
             _ => false,
@@ -42,8 +44,8 @@ pub(crate) fn request_head(
             copy(header, out);
         }
     }
-    if let Some(authorization) = &worker.authorization {
-        respond::header("authorization", authorization, out);
+    if let Some(key) = key {
+        respond::header("authorization", key, out);
     }
     respond::header("x-request-id", request_id, out);
     if let Some(span) = span {

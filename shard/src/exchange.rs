@@ -176,11 +176,8 @@ pub(crate) struct Incoming<'a, 'h> {
 
 fn begin<'a>(shard: &'a Rc<Shard>, door: Door, head: &RequestHead<'_>, started: Instant) -> Trace<'a> {
     let config = shard.config();
-    let endpoint = if config.has_stack {
-        Endpoint::resolve_stack(head.path())
-    } else {
-        config.guard.resolve(door, head.path())
-    };
+    let resolve = if config.has_stack { Endpoint::resolve_stack } else { Endpoint::resolve };
+    let endpoint = config.guard.at_door(door, resolve(head.path()));
     let request_id = shard
         .config()
         .request_id_headers

@@ -149,9 +149,8 @@ impl Guard {
         }
     }
 
-    /// The endpoint that answers `path` at this door.
-    pub(crate) fn resolve(&self, door: Door, path: &str) -> Endpoint {
-        let endpoint = Endpoint::resolve(path);
+    /// `endpoint` if it is served at this door.
+    pub(crate) fn at_door(&self, door: Door, endpoint: Endpoint) -> Endpoint {
         let is_served = match (door, endpoint.access()) {
             (_, Access::Public) => true,
             (Door::Main, Access::Inference) | (Door::Admin, Access::Control) => true,

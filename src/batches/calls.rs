@@ -88,14 +88,18 @@ impl Refusal {
         }
     }
 
-    fn reply(self) -> BatchReply {
+    fn reply(self, is_short: bool) -> BatchReply {
         let kind = match self.status {
             429 => "rate_limit_error",
             400..=499 => "invalid_request_error",
             status => reason_phrase(status),
         };
         let mut body = Vec::new();
-        write_error_json(kind, self.code, &self.message, self.param, &mut body);
+        if is_short {
+            body = json!({ "error": self.message }).to_string().into();
+        } else {
+            write_error_json(kind, self.code, &self.message, self.param, &mut body);
+        }
         BatchReply {
             status: self.status,
             content_type: JSON,
@@ -148,7 +152,8 @@ pub(super) async fn answer_all(service: &Rc<Service>, mut inbox: mpsc::Receiver<
             // Whoever asked may have left.
             match call {
                 BatchCall::Request(request, reply) => {
-                    let answer = answer(&service, *request).await.unwrap_or_else(Refusal::reply);
+                    let answer = answer(&service, *request).await;
+                    let answer = answer.unwrap_or_else(|refusal| refusal.reply(service.has_short_errors));
                     drop(reply.send(answer));
                 }
                 BatchCall::Piece(piece, reply) => drop(reply.send(read(piece).await)),

@@ -12,6 +12,7 @@ use clap::Parser;
 use clap::ValueEnum;
 use clap::error::ErrorKind;
 
+use super::BatchFlags;
 use super::Command;
 use super::Exit;
 use super::Given;
@@ -39,14 +40,10 @@ const OWN: [&str; 12] = [
 const OTHERS: [&str; 6] =
     ["--worker-urls", "--policy", "--pd-disaggregation", "--vllm-pd-disaggregation", "--prefill", "--decode"];
 /// Flags whose features do not exist here.
-const UNBUILT: [&str; 24] = [
-    "--batch-processor",
+const UNBUILT: [&str; 17] = [
     "--callbacks",
-    "--enable-batch-api",
     "--external-providers-config",
     "--feature-gates",
-    "--file-storage-class",
-    "--file-storage-path",
     "--kv-aware-threshold",
     "--lmcache-controller-port",
     "--lmcache-health-check-interval",
@@ -61,9 +58,6 @@ const UNBUILT: [&str; 24] = [
     "--sentry-dsn",
     "--sentry-profile-session-sample-rate",
     "--sentry-traces-sample-rate",
-    "--k8s-service-discovery-type",
-    "--k8s-watcher-timeout-seconds",
-    "--backend-health-check-timeout-seconds",
 ];
 
 /// Where engines are found.
@@ -137,6 +131,15 @@ pub(crate) struct StackFlags {
     /// Longest time for the answer, in seconds
     #[arg(long, default_value_t = 10, value_name = "SECONDS")]
     pub(crate) static_backend_health_check_timeout_seconds: u64,
+    /// How pods are reached; only pod-ip exists: by their addresses
+    #[arg(long, default_value = "pod-ip", value_parser = ["pod-ip"])]
+    pub(crate) k8s_service_discovery_type: String,
+    /// Seconds after which a watch of the cluster is begun anew; 0 for as long as is usual, which is also the most
+    #[arg(long, default_value_t = 0, value_name = "SECONDS")]
+    pub(crate) k8s_watcher_timeout_seconds: u32,
+    /// Longest time for what an engine in a Kubernetes cluster is asked about itself, in seconds
+    #[arg(long, default_value_t = 10, value_name = "SECONDS")]
+    pub(crate) backend_health_check_timeout_seconds: u64,
     /// Port of engines in a Kubernetes cluster
     #[arg(long, default_value_t = 8000)]
     pub(crate) k8s_port: u16,
@@ -212,6 +215,8 @@ pub(crate) struct StackFlags {
     /// Longest time for requests in flight to end after SIGTERM or SIGINT, in seconds
     #[arg(long, default_value_t = 180, value_name = "SECONDS")]
     pub(crate) shutdown_grace_period_secs: u64,
+    #[command(flatten)]
+    pub(crate) batches: BatchFlags,
 }
 
 // === impl Logic ===

@@ -14,6 +14,8 @@ pub(crate) struct BatchConfig {
     pub(crate) path: PathBuf,
     /// Connections that one address may have, if there is a bound: the gateway is a client of its own.
     pub(crate) connections_max: Option<usize>,
+    /// Whether an error is no more than its text, as the production-stack's router has it.
+    pub(crate) has_short_errors: bool,
 }
 
 /// Its configuration; none where it is off.
@@ -27,5 +29,6 @@ pub(super) fn lower(flags: &BatchFlags, clients: &ClientFlags) -> Result<Option<
     Ok(flags.enable_batch_api.then(|| BatchConfig {
         path: flags.file_storage_path.clone(),
         connections_max: (connections_max > 0).then_some(connections_max),
+        has_short_errors: false,
     }))
 }

@@ -6,6 +6,7 @@ use crate::Failure;
 use crate::cli::DiscoveryFlags;
 use crate::cli::PairFlags;
 use crate::discovery::NAMES_MAX;
+use crate::discovery::WATCH_SECONDS_MAX;
 use crate::discovery::dns::Named;
 use crate::discovery::dns::NamesConfig;
 use crate::discovery::kubernetes::Selector;
@@ -19,6 +20,8 @@ pub(crate) struct PodsConfig {
     pub(crate) port: u16,
     /// Which they are, and what they do; the first that fits counts.
     pub(crate) selectors: Vec<Selector>,
+    /// Time after which a watch is begun anew, in seconds; [`WATCH_SECONDS_MAX`] at most.
+    pub(crate) watch_s: u32,
 }
 
 /// Longest key and longest value of a label, in bytes (Kubernetes' own bounds; a key may have a prefix).
@@ -74,7 +77,12 @@ pub(super) fn pods(flags: &DiscoveryFlags, pairs: &PairFlags) -> Result<Option<P
             "--service-discovery-namespace {name:?} is no name of a namespace"
         )));
     }
-    Ok(Some(PodsConfig { namespace, port: flags.service_discovery_port, selectors }))
+    Ok(Some(PodsConfig {
+        namespace,
+        port: flags.service_discovery_port,
+        selectors,
+        watch_s: WATCH_SECONDS_MAX,
+    }))
 }
 
 /// The names that stand for workers, if any do.

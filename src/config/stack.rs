@@ -3,11 +3,13 @@
 mod asks;
 mod engines;
 
+use std::env::VarError;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use fleet::secret::Secret;
 use fleet::stack::Pairs;
 use fleet::stack::Stack;
 use serde_json::Map;
@@ -18,9 +20,11 @@ use shard::guard::GuardConfig;
 
 use super::Config;
 use crate::Failure;
+use crate::batches;
 use crate::cli::stack::Discovery;
 use crate::cli::stack::Logic;
 use crate::cli::stack::StackFlags;
+use crate::control::is_key;
 
 /// Longest time for a request: this router sets none, and whoever waits for days waits for nobody.
 const REQUEST_TIMEOUT_S: u64 = 7 * 24 * 3600;
@@ -101,6 +105,9 @@ pub(crate) fn arguments(flags: &StackFlags) -> Result<Vec<String>, String> {
     flag("retry-max-retries", &attempts);
     flag("log-level", &level);
     flag("shutdown-grace-period-secs", &flags.shutdown_grace_period_secs);
+    flag("file-storage-class", &flags.batches.file_storage_class);
+    flag("file-storage-path", &flags.batches.file_storage_path.display());
+    flag("batch-processor", &flags.batches.batch_processor);
     let mut given = |name: &str, value: Option<String>| {
         arguments.extend(value.map(|value| format!("--{name}={value}")));
     };
@@ -111,6 +118,9 @@ pub(crate) fn arguments(flags: &StackFlags) -> Result<Vec<String>, String> {
     arguments.extend(flags.otel_endpoint.as_ref().map(|_| "--enable-trace".to_owned()));
     if flags.log_format == "json" {
         arguments.push("--log-json".to_owned());
+    }
+    if flags.batches.enable_batch_api {
+        arguments.push("--enable-batch-api".to_owned());
     }
     Ok(arguments)
 }
@@ -130,18 +140,29 @@ fn discovery(flags: &StackFlags) -> Result<(), String> {
 /// The first flag that cannot be used, as one line.
 pub(crate) fn apply(flags: &StackFlags, config: &mut Config) -> Result<(), Failure> {
     let engines = engines::read(flags).map_err(Failure::runtime)?;
+    config.security.api_key = key()?;
     config.fleet.pods = engines.pods;
     config.fleet.fixed_workers = engines.workers;
     // A connection that fails says nothing about the next, and an engine stays where it was named.
     config.fleet.worker_failures_max = 0;
     config.fleet.health.interval = Duration::from_secs(flags.static_backend_health_check_interval.max(1));
-    config.fleet.health.timeout =
-        Duration::from_secs(flags.static_backend_health_check_timeout_seconds.max(1));
+    let timeout_s = match flags.service_discovery {
+        Some(Discovery::K8s) => flags.backend_health_check_timeout_seconds,
+        _ => flags.static_backend_health_check_timeout_seconds,
+    };
+    config.fleet.health.timeout = Duration::from_secs(timeout_s.max(1));
     config.fleet.health.disabled = !flags.static_backend_health_checks;
     config.fleet.health.failure_threshold = 1;
     config.fleet.health.success_threshold = 1;
     config.shard.retry.is_plain = true;
-    config.shard.guard = Arc::new(Guard::new(GuardConfig { is_cors_silent: true, ..GuardConfig::default() }));
+    config.shard.guard = Arc::new(Guard::new(GuardConfig {
+        is_cors_silent: true,
+        batch_key: config.batches.is_some().then(batches::key),
+        ..GuardConfig::default()
+    }));
+    if let Some(batches) = &mut config.batches {
+        batches.has_short_errors = true;
+    }
     let aliases = engines.aliases.into_iter().map(|(alias, model)| (alias.into(), model.into()));
     config.shard.has_stack = true;
     config.fleet.stack = Some(Arc::new(Stack {
@@ -159,6 +180,19 @@ pub(crate) fn apply(flags: &StackFlags, config: &mut Config) -> Result<(), Failu
         dynamic: flags.dynamic_config().map(ToOwned::to_owned),
     });
     Ok(())
+}
+
+/// What engines are shown by whoever asks how they are; clients show their own.
+fn key() -> Result<Option<Secret>, Failure> {
+    const VARIABLE: &str = "VLLM_API_KEY";
+    match std::env::var(VARIABLE) {
+        Ok(key) if key.is_empty() => Ok(None),
+        Ok(key) if is_key(&key) => Ok(Some(key.into())),
+        Err(VarError::NotPresent) => Ok(None),
+        Ok(_) | Err(VarError::NotUnicode(_)) => {
+            Err(Failure::runtime(format!("{VARIABLE} must be printable ASCII without spaces")))
+        }
+    }
 }
 
 /// How prefill engines hand over, if there are any.

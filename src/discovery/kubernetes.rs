@@ -113,7 +113,7 @@ pub(crate) async fn run(cluster: kube::Config, pods: PodsConfig, herald: Herald)
 async fn watch(api: Api<Pod>, selector: Selector, pods: PodsConfig, (index, seen): (usize, Rc<Seen>)) {
     let config = watcher::Config {
         page_size: Some(limits::PAGE_PODS),
-        ..watcher::Config::default().labels(&selector.labels).timeout(limits::WATCH_SECONDS_MAX)
+        ..watcher::Config::default().labels(&selector.labels).timeout(pods.watch_s)
     };
     let mut listed = Pods::new();
     let (mut failures, mut is_told) = (0, false);

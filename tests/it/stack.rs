@@ -3,6 +3,7 @@
 mod command_line;
 mod dynamic;
 mod failover;
+mod files;
 mod forwarding;
 mod pairs;
 mod routing;

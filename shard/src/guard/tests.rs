@@ -107,7 +107,7 @@ fn each_door_serves_its_own() {
         (&two, Door::Admin, "/health", Endpoint::Health),
         (&two, Door::Admin, "/generate", Endpoint::Unknown),
     ] {
-        assert_eq!(guard.resolve(door, path), expect, "{door:?} {path}");
+        assert_eq!(guard.at_door(door, Endpoint::resolve(path)), expect, "{door:?} {path}");
     }
 }
 
@@ -149,8 +149,11 @@ fn batches_show_their_own_key_and_a_tenant_that_has_one() {
 fn files_and_batches_are_paths_only_where_they_are_served() {
     for path in ["/v1/files", "/v1/files/file-1/content", "/v1/batches", "/v1/batches/batch_1/cancel"] {
         let config = GuardConfig { batch_key: Some("secret".into()), ..with_key() };
-        assert_ne!(Guard::new(config.clone()).resolve(Door::Main, path), Endpoint::Unknown);
-        assert_eq!(Guard::new(config).resolve(Door::Admin, path), Endpoint::Unknown);
-        assert_eq!(Guard::new(with_key()).resolve(Door::Main, path), Endpoint::Unknown);
+        assert_ne!(
+            Guard::new(config.clone()).at_door(Door::Main, Endpoint::resolve(path)),
+            Endpoint::Unknown
+        );
+        assert_eq!(Guard::new(config).at_door(Door::Admin, Endpoint::resolve(path)), Endpoint::Unknown);
+        assert_eq!(Guard::new(with_key()).at_door(Door::Main, Endpoint::resolve(path)), Endpoint::Unknown);
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 /// Whether requests may come as files, and where these are kept.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
 #[command(next_help_heading = "Files and batches")]
 pub(crate) struct BatchFlags {
     /// Serve /v1/files and /v1/batches: files of requests that are worked off in the background, and outlive a restart

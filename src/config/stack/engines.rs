@@ -15,6 +15,7 @@ use crate::control::Fixed;
 use crate::control::FixedWorker;
 use crate::control::url::WorkerUrl;
 use crate::control::url::shown;
+use crate::discovery::WATCH_SECONDS_MAX;
 use crate::discovery::kubernetes::Selector;
 
 /// What the flags name.
@@ -125,7 +126,11 @@ fn pods(flags: &StackFlags) -> Result<PodsConfig, String> {
     if flags.k8s_port == 0 {
         return Err("--k8s-port must be above 0".to_owned());
     }
-    Ok(PodsConfig { namespace: Some(flags.k8s_namespace.clone()), port: flags.k8s_port, selectors })
+    let watch_s = match flags.k8s_watcher_timeout_seconds {
+        0 => WATCH_SECONDS_MAX,
+        seconds => seconds.min(WATCH_SECONDS_MAX),
+    };
+    Ok(PodsConfig { namespace: Some(flags.k8s_namespace.clone()), port: flags.k8s_port, selectors, watch_s })
 }
 
 /// Whether requests are shared, and the labels of the engines of each half.

@@ -80,6 +80,16 @@ fn what_is_missing_or_wrong_ends_the_start_with_one_line() {
         (&format!("{STATIC} --routing-logic roundrobin --port x"), 2, "--port"),
         (&format!("{STATIC} --routing-logic roundrobin --nonsense"), 2, "--nonsense"),
         (&format!("{STATIC} --routing-logic roundrobin --log-level loud"), 2, "--log-level"),
+        (
+            &format!("{STATIC} --routing-logic roundrobin --k8s-service-discovery-type service-name"),
+            2,
+            "--k8s-service-discovery-type",
+        ),
+        (
+            &format!("{STATIC} --routing-logic roundrobin --batch-processor remote"),
+            1,
+            "unknown --batch-processor `remote`",
+        ),
         (&format!("{STATIC} --routing-logic roundrobin --host nowhere"), 1, "--host nowhere"),
         (
             &format!("{STATIC} --routing-logic roundrobin --otel-endpoint nowhere"),
@@ -99,7 +109,6 @@ fn what_is_missing_or_wrong_ends_the_start_with_one_line() {
 #[test]
 fn flags_of_what_does_not_exist_here_are_refused_by_name() {
     for flag in [
-        "--enable-batch-api",
         "--callbacks",
         "--feature-gates",
         "--semantic-cache-model",
@@ -107,8 +116,6 @@ fn flags_of_what_does_not_exist_here_are_refused_by_name() {
         "--kv-aware-threshold",
         "--sentry-dsn",
         "--external-providers-config",
-        "--file-storage-path",
-        "--k8s-watcher-timeout-seconds",
     ] {
         check(
             &format!("{STATIC} --routing-logic roundrobin {flag}=x"),
@@ -117,9 +124,9 @@ fn flags_of_what_does_not_exist_here_are_refused_by_name() {
         );
     }
     check(
-        &format!("{STATIC} --routing-logic roundrobin --enable-batch"),
+        &format!("{STATIC} --routing-logic roundrobin --semantic-cache-m x"),
         2,
-        "--enable-batch-api is not supported",
+        "--semantic-cache-model is not supported",
     );
 }
 
