@@ -73,6 +73,7 @@ fn config(workers: u32, policy: &str) -> ControlConfig {
         worker_urls: (0..workers).map(url).collect(),
         pair_workers: Vec::new(),
         fixed_workers: Vec::new(),
+        aliases: Arc::default(),
         stack: None,
         api_key: None,
         hides_workers: false,

@@ -29,6 +29,7 @@ use fleet::rules::Policy;
 use fleet::rules::PrefixAware;
 use fleet::rules::PrefixHash;
 use fleet::rules::Rules;
+use fleet::snapshot::Aliases;
 use fleet::stack::Stack;
 use shard::ShardConfig;
 use shard::guard::Guard;
@@ -109,6 +110,7 @@ pub(crate) struct FleetConfig {
     pub(crate) worker_urls: Vec<String>,
     pub(crate) pair_workers: Vec<PairWorker>,
     pub(crate) fixed_workers: Vec<FixedWorker>,
+    pub(crate) aliases: Arc<Aliases>,
     pub(crate) stack: Option<Arc<Stack>>,
     /// Pods that are workers, if any are looked for.
     pub(crate) pods: Option<PodsConfig>,
@@ -374,6 +376,21 @@ fn shard_config(flags: &LaunchFlags, tls: &Tls, guard: Arc<Guard>) -> Result<Sha
     })
 }
 
+/// Other names of models.
+fn aliases(given: &[String]) -> Result<Aliases, Failure> {
+    let mut aliases = Aliases::new();
+    for pair in given {
+        let (alias, model) = match pair.split_once('=') {
+            Some((alias, model)) if !alias.is_empty() && !model.is_empty() => (alias, model),
+            _ => return Err(Failure::usage(format!("--model-alias {pair} is not ALIAS=MODEL"))),
+        };
+        if aliases.insert(alias.into(), model.into()).is_some_and(|other| *other != *model) {
+            return Err(Failure::usage(format!("--model-alias {alias} is given for two models")));
+        }
+    }
+    Ok(aliases)
+}
+
 fn fleet_config(flags: &LaunchFlags, rules: Rules) -> Result<FleetConfig, Failure> {
     let (workers, routing, health) = (&flags.workers, &flags.routing, &flags.health);
     require(routing.max_tree_size > 0, "--max-tree-size must be above 0")?;
@@ -389,6 +406,7 @@ fn fleet_config(flags: &LaunchFlags, rules: Rules) -> Result<FleetConfig, Failur
         worker_urls: workers.worker_urls.clone(),
         pair_workers: pairs::workers(&flags.pairs)?,
         fixed_workers: Vec::new(),
+        aliases: Arc::new(aliases(&workers.model_alias)?),
         stack: None,
         pods: discovery::pods(&flags.discovery, &flags.pairs)?,
         names: discovery::names(&flags.discovery)?,

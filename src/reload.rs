@@ -34,7 +34,7 @@ use crate::tls::Authorities;
 use crate::watched::Watched;
 
 /// Flags that may change while the process runs, besides those that begin with one of [`GROUPS`].
-const FLAGS: [&str; 29] = [
+const FLAGS: [&str; 30] = [
     "--affinity-keys",
     "--api-key",
     "--body-timeout-secs",
@@ -58,6 +58,7 @@ const FLAGS: [&str; 29] = [
     "--keep-alive-timeout-secs",
     "--load-monitor-interval",
     "--log-level",
+    "--model-alias",
     "--prefill",
     "--priority-scheduler-config",
     "--priority-scheduler-default-max-class",

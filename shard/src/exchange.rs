@@ -1,6 +1,5 @@
 //! One request from its first byte to the end of its answer: which endpoint, and who answers.
 
-use std::borrow::Cow;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -22,6 +21,7 @@ use wire::RequestHead;
 use wire::Version;
 
 use crate::admit;
+use crate::aliases;
 use crate::answer::Own;
 use crate::answer::answer;
 use crate::answer::answer_error;
@@ -266,10 +266,8 @@ async fn handle(
             {
                 return answer_error(shard, client, connection, &error, trace).await;
             }
-            let body = match &stack {
-                None => Cow::Borrowed(incoming.body),
-                Some(stack) => stack::resolved(stack, incoming.body, is_json),
-            };
+            let body = shard
+                .with_snapshot(|snapshot| aliases::resolved(&snapshot.fleet.aliases, incoming.body, is_json));
             if let Err(error) = tenants::charge(shard, client.origin.peer, incoming, shape, trace).await {
                 return answer_error(shard, client, connection, &error, trace).await;
             }

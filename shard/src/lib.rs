@@ -14,6 +14,7 @@
 
 mod accept;
 mod admit;
+mod aliases;
 mod answer;
 mod ask;
 mod batches;

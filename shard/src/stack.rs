@@ -3,7 +3,6 @@
 //!
 //! Only looked at where `ShardConfig::has_stack` says so.
 
-use std::borrow::Cow;
 use std::time::SystemTime;
 use std::time::UNIX_EPOCH;
 
@@ -11,7 +10,6 @@ use api::endpoint::Endpoint;
 use api::error::ApiError;
 use api::error::ErrorCode;
 use api::error::write_json_string;
-use api::peek;
 use fleet::snapshot::Worker;
 use fleet::stack::Pairs;
 use fleet::stack::Stack;
@@ -31,20 +29,6 @@ pub(crate) fn page(stack: &Stack, endpoint: Endpoint) -> Option<&[u8]> {
         Endpoint::Version => Some(concat!("{\"version\":\"", env!("CARGO_PKG_VERSION"), "\"}").as_bytes()),
         _ => None,
     }
-}
-
-/// The body as it is relayed: with the name of the model instead of another name for it.
-pub(crate) fn resolved<'a>(stack: &Stack, body: &'a [u8], is_json: bool) -> Cow<'a, [u8]> {
-    if stack.aliases.is_empty() || !is_json {
-        return Cow::Borrowed(body);
-    }
-    let Some((span, name)) = peek::model_of(body) else { return Cow::Borrowed(body) };
-    let Some(model) = stack.aliases.get(&*name) else { return Cow::Borrowed(body) };
-    let mut resolved = Vec::with_capacity(body.len() + model.len());
-    resolved.extend_from_slice(&body[..span.start]);
-    write_json_string(model, &mut resolved);
-    resolved.extend_from_slice(&body[span.end..]);
-    Cow::Owned(resolved)
 }
 
 /// The engine that a request names in its query (`?id=`), as it stands there.

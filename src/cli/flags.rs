@@ -104,6 +104,9 @@ pub(crate) struct WorkerFlags {
     /// Kind of engine behind the workers; only sglang (any OpenAI-compatible HTTP server) works
     #[arg(long, default_value = "sglang")]
     pub(crate) backend: String,
+    /// Another name for a model, which requests that use it are sent with; may be given several times
+    #[arg(long, num_args = 1.., value_name = "ALIAS=MODEL")]
+    pub(crate) model_alias: Vec<String>,
     /// Longest time for a worker to become healthy after it was added, in seconds
     #[arg(long, default_value_t = 1800, value_name = "SECONDS")]
     pub(crate) worker_startup_timeout_secs: u64,

@@ -164,9 +164,9 @@ pub(crate) fn apply(flags: &StackFlags, config: &mut Config) -> Result<(), Failu
         batches.has_short_errors = true;
     }
     let aliases = engines.aliases.into_iter().map(|(alias, model)| (alias.into(), model.into()));
+    config.fleet.aliases = Arc::new(aliases.collect());
     config.shard.has_stack = true;
     config.fleet.stack = Some(Arc::new(Stack {
-        aliases: aliases.collect(),
         session_key: flags.session_key.as_deref().map(|key| key.to_ascii_lowercase().into()),
         pairs: pairs(flags.routing_logic),
         health: health(flags, None),

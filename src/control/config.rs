@@ -10,6 +10,7 @@ use fleet::breaker::BreakerRules;
 use fleet::decision::DecisionRing;
 use fleet::rules::Rules;
 use fleet::secret::Secret;
+use fleet::snapshot::Aliases;
 use fleet::snapshot::Role;
 use fleet::stack::Stack;
 use fleet::stats::StatsShape;
@@ -41,6 +42,8 @@ pub struct ControlConfig {
     pub pair_workers: Vec<PairWorker>,
     /// Workers of which everything is said (`--static-backends`).
     pub fixed_workers: Vec<FixedWorker>,
+    /// Models by their other names (`--model-alias`).
+    pub aliases: Arc<Aliases>,
     /// What is other for clients of vLLM's production-stack router; none for all others.
     pub stack: Option<Arc<Stack>>,
     /// Whether every data-parallel rank of an engine is a worker of its own (`--dp-aware`).

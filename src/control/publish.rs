@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fleet::board::Board;
+use fleet::snapshot::Aliases;
 use fleet::snapshot::Fleet;
 use fleet::snapshot::PoolName;
 use fleet::snapshot::Role;
@@ -58,6 +59,7 @@ pub(crate) struct Publisher {
     pools: BTreeMap<PoolName, PoolBook>,
     sticky: Arc<StickyTable>,
     pages: Pages,
+    aliases: Arc<Aliases>,
     stack: Option<Arc<Stack>>,
     registered: usize,
     routable: usize,
@@ -80,13 +82,14 @@ struct Shown {
 // === impl Publisher ===
 
 impl Publisher {
-    pub(crate) fn new(sticky: Arc<StickyTable>, stack: Option<Arc<Stack>>) -> Self {
+    pub(crate) fn new(sticky: Arc<StickyTable>, aliases: Arc<Aliases>, stack: Option<Arc<Stack>>) -> Self {
         Self {
             workers: WorkerTable::default(),
             shown: Vec::new(),
             pools: BTreeMap::new(),
             sticky,
             pages: Pages::new(stack.is_some()),
+            aliases,
             stack,
             registered: 0,
             routable: 0,
@@ -117,8 +120,9 @@ impl Publisher {
         has_moved
     }
 
-    /// Has clients of vLLM's production-stack router be served by other settings.
-    pub(crate) fn set_stack(&mut self, stack: Option<Arc<Stack>>) {
+    /// Has clients know models by other names, and those of vLLM's production-stack router be served by other settings.
+    pub(crate) fn set_fronts(&mut self, aliases: Arc<Aliases>, stack: Option<Arc<Stack>>) {
+        self.aliases = aliases;
         self.stack = stack;
     }
 
@@ -145,6 +149,7 @@ impl Publisher {
             workers: self.workers.clone(),
             pools: self.pools.values().filter_map(PoolBook::published).map(Arc::clone).collect(),
             sticky: Arc::clone(&self.sticky),
+            aliases: Arc::clone(&self.aliases),
             readiness: self.pages.readiness(),
             health_generate: self.pages.health_generate.clone(),
             models: self.pages.models.clone(),

@@ -79,6 +79,7 @@ pub(crate) fn config(worker_urls: &[&str]) -> ControlConfig {
         worker_urls: worker_urls.iter().map(|&url| url.to_owned()).collect(),
         pair_workers: Vec::new(),
         fixed_workers: Vec::new(),
+        aliases: Arc::default(),
         stack: None,
         api_key: None,
         hides_workers: false,

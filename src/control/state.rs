@@ -150,7 +150,8 @@ impl State {
         let models = Models::new(config.shards, config.stats_shape.clone(), config.block_seed, config.rules);
         let registry = Registry::default();
         let sticky = Arc::default();
-        let mut publisher = Publisher::new(Arc::clone(&sticky), config.stack.clone());
+        let mut publisher =
+            Publisher::new(Arc::clone(&sticky), Arc::clone(&config.aliases), config.stack.clone());
         let sources = Sources { registry: &registry, models: &models, started_unix_s: config.started_unix_s };
         let fleet = Arc::new(publisher.fleet(&sources));
         let tree = PrefixTree::new(TreeConfig {

@@ -415,6 +415,7 @@ pub(crate) fn control_config(
         worker_urls: fleet.worker_urls.clone(),
         pair_workers: fleet.pair_workers.clone(),
         fixed_workers: fleet.fixed_workers.clone(),
+        aliases: Arc::clone(&fleet.aliases),
         stack: fleet.stack.clone(),
         dp_aware: fleet.dp_aware,
         api_key: config.security.api_key.clone(),

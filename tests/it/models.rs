@@ -9,6 +9,7 @@ use testkit::wait;
 use testkit::worker::Worker;
 
 use crate::setup::CHAT;
+use crate::setup::PLAIN;
 use crate::setup::binary;
 
 /// What SGLang's guide starts, with a port of our own.
@@ -106,6 +107,30 @@ fn one_model_is_served_under_its_name_alone() {
     assert_eq!(gateway.ask(&chat_of("base")).status, 200);
     assert_eq!(gateway.ask(&Request::json(CHAT, r#"{"messages":[]}"#)).status, 200);
     assert_eq!(gateway.ask(&chat_of("other")).status, 404);
+}
+
+#[test]
+fn a_model_may_have_other_names() {
+    let launch = PLAIN.launch().switch("--enable-igw");
+    let launch = launch.flag("--model-alias", "gpt-4o=llama3").switch("fast=mistral").switch("dead=nobody");
+    let gateway = launch.start_listening();
+    let (mistral, llama) = two_models(&gateway);
+    assert_eq!(gateway.ask(&Request::json(CHAT, r#"{ "model" : "gpt-4o", "x": [1, 2]}"#)).status, 200);
+    let received = llama.received().pop().expect("it went to the model's worker");
+    assert_eq!(String::from_utf8_lossy(&received.body), r#"{ "model" : "llama3", "x": [1, 2]}"#);
+    assert_eq!(gateway.ask(&chat_of("fast")).status, 200);
+    assert_eq!((mistral.received().len(), llama.received().len()), (1, 1));
+    assert_eq!(gateway.ask(&chat_of("llama3")).status, 200, "its own name is as good");
+    let unknown = gateway.ask(&chat_of("dead"));
+    assert_eq!((unknown.status, unknown.error_code().as_deref()), (404, Some("model_not_found")));
+    assert!(unknown.text().contains("Model 'nobody' not found"), "{}", unknown.text());
+    assert!(!gateway.get("/v1/models").text().contains("gpt-4o"), "they are not listed");
+    for (given, told) in [("gpt", "--model-alias gpt is not ALIAS=MODEL"), ("=m", "is not ALIAS=MODEL")] {
+        let ended = PLAIN.launch().flag("--model-alias", given).run_to_end();
+        assert!(ended.code == Some(2) && ended.stderr[0].contains(told), "{ended:?}");
+    }
+    let ended = PLAIN.launch().flag("--model-alias", "a=b").switch("a=c").run_to_end();
+    assert!(ended.stderr[0].contains("--model-alias a is given for two models"), "{ended:?}");
 }
 
 #[test]

@@ -15,6 +15,7 @@ use testkit::place;
 use testkit::wait;
 use testkit::worker::Worker;
 
+use crate::setup::CHAT;
 use crate::setup::PLAIN;
 use crate::setup::Setup;
 use crate::setup::begin_stream;
@@ -153,6 +154,24 @@ fn keys_and_limits_change_while_it_runs(setup: Setup) {
     for line in gateway.stdout() {
         assert!(!line.contains("first-key") && !line.contains("second-key"), "{line}");
     }
+}
+
+#[test]
+fn other_names_of_models_change_while_it_runs() {
+    let worker = Worker::answering();
+    let settings =
+        |aliases: &str| format!("enable-igw = true\nmodel-alias = [{aliases}]\n{}", urls(&[&worker]));
+    let file = File::new(&settings("\"old=mock\""));
+    let gateway = file.start(PLAIN);
+    gateway.wait_healthy(1);
+    let ask = |model: &str| {
+        gateway.ask(&Request::json(CHAT, format!("{{\"model\":\"{model}\",\"messages\":[]}}"))).status
+    };
+    assert_eq!((ask("old"), ask("new")), (200, 404));
+    file.write(&settings("\"new=mock\""));
+    reload(&gateway, "done");
+    wait::until("the new name is known", || ask("new") == 200);
+    assert_eq!(ask("old"), 404);
 }
 
 #[test]

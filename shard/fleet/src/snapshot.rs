@@ -5,6 +5,7 @@
 //! - Every worker in a pool is routable and stands in the worker table under its own id.
 //! - Pools are ordered by model name and role, members by worker index.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -215,6 +216,8 @@ pub struct Fleet {
     pub pools: Box<[Arc<Pool>]>,
     /// Whom keys belong to; one for the life of the process.
     pub sticky: Arc<StickyTable>,
+    /// Models by their other names.
+    pub aliases: Arc<Aliases>,
     /// Answer of `/readiness`.
     pub readiness: Page,
     /// Answer of `/health_generate`.
@@ -224,6 +227,9 @@ pub struct Fleet {
     /// What is other for clients of vLLM's production-stack router; none for all others.
     pub stack: Option<Arc<Stack>>,
 }
+
+/// Models by other names that clients may use for them.
+pub type Aliases = HashMap<Box<str>, Box<str>>;
 
 /// Why no pool serves a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

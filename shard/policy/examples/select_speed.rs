@@ -163,6 +163,7 @@ fn world(policy: Policy, count: u32) -> (Snapshot, Arc<Pool>) {
         workers,
         pools: Box::new([Arc::clone(&pool)]),
         sticky: Arc::default(),
+        aliases: Arc::default(),
         stack: None,
         readiness: page.clone(),
         health_generate: page.clone(),

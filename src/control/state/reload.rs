@@ -1,6 +1,7 @@
 //! Settings that change while the process runs, and the workers that come and go with them.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use fleet::id::WorkerId;
@@ -30,8 +31,8 @@ impl State {
         let before = std::mem::replace(&mut self.config, config);
         let has_other_rules = self.config.rules != before.rules;
         self.models.set_rules(self.config.rules);
-        if self.config.stack != before.stack {
-            self.publisher.set_stack(self.config.stack.clone());
+        if self.config.stack != before.stack || self.config.aliases != before.aliases {
+            self.publisher.set_fronts(Arc::clone(&self.config.aliases), self.config.stack.clone());
             self.changed(News::Fleet);
         }
         self.health_endpoint = self.config.health.endpoint.as_str().into();

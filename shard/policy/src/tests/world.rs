@@ -105,6 +105,7 @@ impl World {
             workers,
             pools: Box::new([pool]),
             sticky: Arc::default(),
+            aliases: Arc::default(),
             stack: None,
             readiness: page.clone(),
             health_generate: page.clone(),
