@@ -105,6 +105,34 @@ fn prefill_and_decode_pods_are_told_apart() {
 }
 
 #[test]
+fn the_commands_of_sglangs_guides_work() {
+    let (cluster, engine) = (Cluster::start(), everywhere());
+    let inference = [("app", "sglang-worker"), ("role", "inference")];
+    let at = |namespace: &str, pod: Pod| Pod { namespace: namespace.to_owned(), ..pod };
+    cluster.apply(at("sglang-system", Pod::new("a", "127.9.6.1", &inference)));
+    cluster.apply(at("sglang-system", Pod::new("half", "127.9.6.2", &inference[..1])));
+    cluster.apply(at("default", Pod::new("b", "127.9.6.3", &inference)));
+    for (namespace, found) in [("sglang-system", "127.9.6.1"), ("default", "127.9.6.3")] {
+        let gateway = launch(&cluster, &engine)
+            .flag("--selector", "app=sglang-worker")
+            .switch("role=inference")
+            .flag("--service-discovery-namespace", namespace)
+            .start_listening();
+        expect(&gateway, &[(found, "regular", 0)]);
+        gateway.wait_healthy(1);
+        assert_eq!(gateway.ask(&chat("hello")).status, 200);
+    }
+    cluster.apply(Pod::new("p", "127.9.6.4", &[("app", "sglang"), ("component", "prefill")]));
+    cluster.apply(Pod::new("d", "127.9.6.5", &[("app", "sglang"), ("component", "decode")]));
+    let pairs = ["--pd-disaggregation", "--prefill-selector", "app=sglang", "component=prefill"];
+    let pairs = pairs.into_iter().chain(["--decode-selector", "app=sglang", "component=decode"]);
+    let gateway = pairs.fold(launch(&cluster, &engine), |launch, word| launch.switch(word)).start_listening();
+    expect(&gateway, &[("127.9.6.4", "prefill", 0), ("127.9.6.5", "decode", 0)]);
+    gateway.wait_healthy(2);
+    assert_eq!(gateway.ask(&chat("hello")).status, 200);
+}
+
+#[test]
 fn workers_of_others_are_left_alone() {
     let (cluster, engine, own) = (Cluster::start(), everywhere(), Worker::answering());
     cluster.apply(Pod::new("a", "127.9.2.1", &[ENGINE]));
