@@ -54,10 +54,14 @@ pub(crate) fn run(args: &Args) -> bool {
     let mut is_good = true;
     for prefill_ms in PREFILL_MS {
         let prefill_time = Duration::from_millis(prefill_ms);
-        let report = Plan { prefill_time, requests: 40, threads: 4, ..plan.clone() }.run();
+        let plan = Plan { prefill_time, requests: 40, threads: 4, ..plan.clone() };
+        let (without, report) = (plan.run_without(), plan.run());
         let (median, last) = (at(&report, 0.5), at(&report, 1.0));
         println!(
-            "prefill {prefill_ms} ms: first event {median:?} behind the decode worker's, at most {last:?}"
+            "prefill {prefill_ms} ms: first event {median:?} behind the decode worker's, at most {last:?}; \
+             without a gateway {:?}, at most {:?}",
+            at(&without, 0.5),
+            at(&without, 1.0)
         );
         is_good &= report.complete == 40 && median <= DELAY_MAX && look(&report);
     }

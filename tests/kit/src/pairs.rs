@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::HashSet;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::Condvar;
@@ -83,6 +84,7 @@ struct Rooms {
 
 #[derive(Debug)]
 struct Half {
+    addr: SocketAddr,
     url: String,
     faults: u64,
     made: AtomicUsize,
@@ -103,11 +105,27 @@ impl Plan {
         let decode: Vec<_> =
             (0..self.workers).map(|_| serve(self.decode_faults, &rooms, decode_one)).collect();
         let gateway = self.start(&prefill, &decode);
-        let mut report = self.ask(&gateway, &rooms);
+        let mut report = self.ask(&|| gateway.client(), &rooms);
         gateway.wait_idle();
         rooms.is_over.store(true, Ordering::Relaxed);
         report.prefill = charged(&gateway, &prefill);
         report.decode = charged(&gateway, &decode);
+        report.delays.sort_unstable();
+        report
+    }
+
+    /// The same clients without a gateway, which ask a worker that has the prompt after as long: how late an event comes
+    /// on this machine anyway.
+    pub fn run_without(&self) -> Report {
+        let rooms = Arc::new(Rooms::default());
+        let time = self.prefill_time;
+        let worker = serve(0, &rooms, move |mut exchange: Exchange, _: &Half, rooms: &Rooms| {
+            if !exchange.closes_within(time) {
+                stream(exchange, None, rooms);
+            }
+        });
+        let mut report = self.ask(&|| Client::connect(worker.addr), &rooms);
+        rooms.is_over.store(true, Ordering::Relaxed);
         report.delays.sort_unstable();
         report
     }
@@ -135,12 +153,12 @@ impl Plan {
         gateway
     }
 
-    fn ask(&self, gateway: &Gateway, rooms: &Rooms) -> Report {
+    fn ask(&self, connect: &(dyn Fn() -> Client + Sync), rooms: &Rooms) -> Report {
         let (next, report) = (AtomicUsize::new(0), Mutex::new(Report::default()));
         thread::scope(|scope| {
             for _ in 0..self.threads {
                 scope.spawn(|| {
-                    let mut client = gateway.client();
+                    let mut client = connect();
                     loop {
                         let number = next.fetch_add(1, Ordering::Relaxed);
                         if number >= self.requests {
@@ -160,7 +178,7 @@ impl Plan {
                         }
                         drop(report);
                         if is_over {
-                            client = gateway.client();
+                            client = connect();
                         }
                     }
                 });
@@ -229,7 +247,7 @@ where
     F: Fn(Exchange, &Half, &Rooms) + Clone + Send + 'static,
 {
     let worker = Worker::manual();
-    let half = Arc::new(Half { url: worker.url(), faults, made: AtomicUsize::new(0) });
+    let half = Arc::new(Half { addr: worker.addr(), url: worker.url(), faults, made: AtomicUsize::new(0) });
     let (shared, rooms) = (Arc::clone(&half), Arc::clone(rooms));
     thread::spawn(move || {
         while !rooms.is_over.load(Ordering::Relaxed) {
@@ -285,7 +303,6 @@ fn die(mut exchange: Exchange) {
 fn decode_one(mut exchange: Exchange, half: &Half, rooms: &Rooms) {
     let told = told(&exchange);
     let room = told["bootstrap_room"].as_u64().expect("a room");
-    let marker = told["messages"][0]["content"].as_str().expect("a marker").to_owned();
     let fault = half.fault(rooms, 16);
     match fault {
         Some(0..4) => return die(exchange),
@@ -306,6 +323,12 @@ fn decode_one(mut exchange: Exchange, half: &Half, rooms: &Rooms) {
         }
         _ => {}
     }
+    stream(exchange, fault, rooms);
+}
+
+/// Streams an answer, or breaks off within it.
+fn stream(mut exchange: Exchange, fault: Option<u64>, rooms: &Rooms) {
+    let marker = told(&exchange)["messages"][0]["content"].as_str().expect("a marker").to_owned();
     exchange.open_stream();
     for number in 0..EVENTS {
         if number == 0 {
