@@ -210,7 +210,7 @@ async fn carry_out(task: Task, client: &Client) -> Event {
             Event::Polled { worker, polled: Box::new(polled) }
         }
         Task::Call { ticket, question, targets } => {
-            Event::Called { ticket, answers: client.ask_all(question, &targets).await }
+            Event::Called { ticket, answers: client.ask_all(&question, &targets).await }
         }
     }
 }

@@ -212,7 +212,7 @@ async fn unanswered(
 
 /// The worker's answer has come whole.
 fn answered_whole(shard: &Rc<Shard>, leg: &mut Leg, status: u16) {
-    leg.finish(|| shard.clock.now());
+    leg.finish(status, || shard.clock.now());
     leg.judge(shard, retry::outcome_of(status));
     let cells = &leg.worker().cells;
     cells.succeed();

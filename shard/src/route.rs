@@ -112,9 +112,9 @@ impl Leg {
     }
 
     /// The answer has come whole.
-    pub(crate) fn finish(&mut self, now: impl FnOnce() -> Instant) {
+    pub(crate) fn finish(&mut self, status: u16, now: impl FnOnce() -> Instant) {
         if let Some(mut visit) = self.visit.take() {
-            visit.finish(now());
+            visit.finish(status < 400, now());
         }
     }
 
@@ -267,6 +267,13 @@ fn ways<'a>(fleet: &'a Fleet, pools: &ModelPools, shape: PromptShape) -> Result<
         (None, None) => Ok(Ways::Alone(regular.ok_or_else(no_workers)?)),
         (prefill, _) => match regular {
             Some(regular) => Ok(Ways::Alone(regular)),
+            // Nothing is handed over there: who decodes does all of it.
+            None if !is_shared
+                && fleet.stack.is_some()
+                && decode.is_some_and(|pool| !pool.members.is_empty()) =>
+            {
+                Ok(Ways::Alone(decode.ok_or_else(no_workers)?))
+            }
             None if !is_shared => Err(ApiError::new(
                 ErrorCode::NotImplemented,
                 "prefill and decode workers do not serve this endpoint, and no other workers serve the model",
@@ -361,7 +368,7 @@ fn visit(worker: &Worker, pool: &Pool, now: Instant) -> Option<Visit> {
 }
 
 /// What the client says about where its request belongs, as far as the policy asks.
-fn keys<'a>(shard: &'a Shard, policy: &Policy, input: &Input<'a, '_>, spans: &PromptSpans) -> Keys<'a> {
+fn keys<'a>(shard: &'a Shard, policy: &Policy, input: &Input<'a, '_>, spans: &'a PromptSpans) -> Keys<'a> {
     if !policy.reads_keys() {
         return Keys::default();
     }

@@ -51,9 +51,10 @@ pub(crate) fn ask(state: &State, question: Question, query: &str) -> Answer {
     }
 }
 
-/// How soundly an engine is to sleep, as the query says it.
-pub(crate) fn sleep(query: &str) -> Question {
-    Question::Sleep { is_deep: query::parameter(query, "level").as_deref() == Some("2") }
+/// What of a query is meant for the engine: all but its id.
+pub(crate) fn for_engine(query: &str) -> Box<str> {
+    let pairs: Vec<&str> = query.split('&').filter(|pair| !pair.starts_with("id=")).collect();
+    pairs.join("&").into()
 }
 
 /// Takes in what an engine said of its sleep, and passes it on.
@@ -70,8 +71,8 @@ pub(crate) fn answered(
     };
     let value = serde_json::from_slice::<Value>(body).ok();
     let is_asleep = match question {
-        Question::Sleep { .. } => Some(true),
-        Question::WakeUp => Some(false),
+        Question::Sleep(_) => Some(true),
+        Question::WakeUp(_) => Some(false),
         _ => value.as_ref().and_then(|value| value.get("is_sleeping")?.as_bool()),
     };
     if let (Some(worker), Some(is_asleep)) = (worker, is_asleep) {

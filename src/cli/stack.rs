@@ -92,7 +92,7 @@ pub(crate) enum Logic {
 
 /// Routes requests to vLLM engines, as the router of vLLM's production-stack does
 #[derive(Clone, Debug, Parser, PartialEq, Eq)]
-#[command(name = NAME, version, infer_long_args = true)]
+#[command(name = NAME, version, infer_long_args = true, args_override_self = true)]
 pub(crate) struct StackFlags {
     /// Address to bind
     #[arg(long, default_value = "0.0.0.0")]

@@ -265,20 +265,20 @@ impl Rig {
                 }
             }
             Task::Call { ticket, question, targets } => {
-                let answers = targets.iter().map(|target| self.said(question, target)).collect();
+                let answers = targets.iter().map(|target| self.said(&question, target)).collect();
                 Event::Called { ticket, answers }
             }
         }
     }
 
-    fn said(&self, question: Question, target: &Target) -> Result<Bytes, Failure> {
+    fn said(&self, question: &Question, target: &Target) -> Result<Bytes, Failure> {
         let body = match question {
             _ if !self.is_alive(target) => return Err(Failure::Connect),
             Question::FlushCache => "Cache flushed.",
             Question::Load => r#"[{"num_tokens":4},{"num_tokens":6}]"#,
             Question::ModelInfo => r#"{"model_path":"m"}"#,
             Question::IsSleeping => r#"{"is_sleeping":true}"#,
-            Question::Sleep { .. } | Question::WakeUp => "",
+            Question::Sleep(_) | Question::WakeUp(_) => "",
         };
         Ok(Bytes::from_static(body.as_bytes()))
     }

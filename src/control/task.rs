@@ -1,5 +1,6 @@
 //! What control has services do: everything that takes a socket.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -92,7 +93,7 @@ pub enum Lookup {
 }
 
 /// What workers are asked on behalf of an admin call. Of several paths the first that is not answered 404 counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Question {
     /// Empty your prefix cache.
     FlushCache,
@@ -100,13 +101,10 @@ pub enum Question {
     Load,
     /// What is your model?
     ModelInfo,
-    /// Sleep, and forget the weights too if it is to be deep.
-    Sleep {
-        /// Whether it is.
-        is_deep: bool,
-    },
-    /// Wake up.
-    WakeUp,
+    /// Sleep, as deep as this query says.
+    Sleep(Box<str>),
+    /// Wake up, or what of you this query says.
+    WakeUp(Box<str>),
     /// Do you sleep?
     IsSleeping,
 }
@@ -115,22 +113,25 @@ pub enum Question {
 
 impl Question {
     /// Paths to try in turn: engines and their versions differ.
-    pub fn paths(self) -> &'static [&'static str] {
+    pub fn paths(&self) -> Vec<Cow<'static, str>> {
+        let fixed = |paths: &[&'static str]| paths.iter().map(|&path| path.into()).collect();
+        let with = |path: &'static str, query: &str| {
+            vec![if query.is_empty() { path.into() } else { format!("{path}?{query}").into() }]
+        };
         match self {
-            Self::FlushCache => &["/flush_cache", "/reset_prefix_cache"],
-            Self::Load => &["/get_load", "/v1/loads"],
-            Self::ModelInfo => &["/get_model_info", "/model_info"],
-            Self::Sleep { is_deep: false } => &["/sleep"],
-            Self::Sleep { is_deep: true } => &["/sleep?level=2"],
-            Self::WakeUp => &["/wake_up"],
-            Self::IsSleeping => &["/is_sleeping"],
+            Self::FlushCache => fixed(&["/flush_cache", "/reset_prefix_cache"]),
+            Self::Load => fixed(&["/get_load", "/v1/loads"]),
+            Self::ModelInfo => fixed(&["/get_model_info", "/model_info"]),
+            Self::Sleep(query) => with("/sleep", query),
+            Self::WakeUp(query) => with("/wake_up", query),
+            Self::IsSleeping => fixed(&["/is_sleeping"]),
         }
     }
 
     /// Whether whoever may ask for inference may have it asked.
-    pub(crate) fn is_public(self) -> bool {
+    pub(crate) fn is_public(&self) -> bool {
         match self {
-            Self::FlushCache | Self::Load | Self::Sleep { .. } | Self::WakeUp | Self::IsSleeping => false,
+            Self::FlushCache | Self::Load | Self::Sleep(_) | Self::WakeUp(_) | Self::IsSleeping => false,
             Self::ModelInfo => true,
         }
     }

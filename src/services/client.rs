@@ -128,7 +128,7 @@ impl Client {
     /// Asks every target, and returns the answers in their order.
     pub(crate) async fn ask_all(
         &self,
-        question: Question,
+        question: &Question,
         targets: &[Arc<Target>],
     ) -> Vec<Result<Bytes, Failure>> {
         let mut answers: Vec<_> = targets.iter().map(|_| Err(Failure::Busy)).collect();
@@ -136,9 +136,10 @@ impl Client {
         let mut asked = JoinSet::new();
         for (at, target) in targets.iter().enumerate() {
             let (client, target, permits) = (self.clone(), Arc::clone(target), Arc::clone(&permits));
+            let question = question.clone();
             asked.spawn_local(async move {
                 let _permit = permits.acquire_owned().await;
-                let answer = tokio::time::timeout(limits::ASK_TIMEOUT, client.ask(question, &target)).await;
+                let answer = tokio::time::timeout(limits::ASK_TIMEOUT, client.ask(&question, &target)).await;
                 (at, answer.unwrap_or(Err(Failure::Timeout)))
             });
         }
@@ -148,12 +149,12 @@ impl Client {
         answers
     }
 
-    async fn ask(&self, question: Question, target: &Target) -> Result<Bytes, Failure> {
+    async fn ask(&self, question: &Question, target: &Target) -> Result<Bytes, Failure> {
         let method = match question {
-            Question::FlushCache | Question::Sleep { .. } | Question::WakeUp => Method::POST,
+            Question::FlushCache | Question::Sleep(_) | Question::WakeUp(_) => Method::POST,
             Question::Load | Question::ModelInfo | Question::IsSleeping => Method::GET,
         };
-        self.first_found(&method, target, question.paths()).await
+        self.first_found(&method, target, &question.paths()).await
     }
 
     /// The body of the first of `paths` that is not answered 404.
@@ -161,11 +162,11 @@ impl Client {
         &self,
         method: &Method,
         target: &Target,
-        paths: &[&str],
+        paths: &[impl AsRef<str>],
     ) -> Result<Bytes, Failure> {
         let mut result = Err(Failure::Status(NOT_FOUND));
         for path in paths {
-            result = self.body(method, target, path).await;
+            result = self.body(method, target, path.as_ref()).await;
             if !matches!(result, Err(Failure::Status(NOT_FOUND))) {
                 break;
             }

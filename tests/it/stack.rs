@@ -187,9 +187,15 @@ fn an_engine_sleeps_and_wakes() {
     let at = usize::from(a.url() > b.url());
     let id = engines[at]["engine_id"].as_str().expect("an id").to_owned();
     let call = |method: &str, path: &str| -> Arc<str> { format!("{method} {path}").into() };
-    for (path, expect) in [("/sleep", call("POST", "/sleep")), ("/wake_up", call("POST", "/wake_up"))] {
+    // What else a query says is for the engine.
+    for (path, query, expect) in [
+        ("/sleep", "&level=1", call("POST", "/sleep?level=1")),
+        ("/wake_up", "&tags=weights&tags=kv_cache", call("POST", "/wake_up?tags=weights&tags=kv_cache")),
+        ("/sleep", "", call("POST", "/sleep")),
+        ("/wake_up", "", call("POST", "/wake_up")),
+    ] {
         let mut client = gateway.client();
-        client.send(&Request::new("POST", &format!("{path}?id={id}")).bytes());
+        client.send(&Request::new("POST", &format!("{path}?id={id}{query}")).bytes());
         let asked = a.exchange();
         assert_eq!(asked.request.line, *expect);
         asked.answer("{}");

@@ -54,6 +54,8 @@ pub struct PromptSpans {
     main: Spans,
     /// Values of the fields that were asked for, in the order of their names.
     fields: Vec<Option<Span>>,
+    /// Those of them that are strings with escapes, without these.
+    unescaped: Vec<(usize, String)>,
 }
 
 #[derive(Debug, Default)]
@@ -82,12 +84,33 @@ impl PromptSpans {
         self.preface.clear();
         self.main.clear();
         self.fields.clear();
+        self.unescaped.clear();
     }
 
-    /// The value of the field that was asked for as the `at`-th: a string without its quotes, anything else as it is
-    /// written; none when it is absent or null.
-    pub fn field<'a>(&self, at: usize, body: &'a [u8]) -> Option<&'a [u8]> {
+    /// The value of the field that was asked for as the `at`-th: the text of a string, anything else as it is written;
+    /// none when it is absent or null.
+    pub fn field<'a>(&'a self, at: usize, body: &'a [u8]) -> Option<&'a [u8]> {
+        if let Some((_, text)) = self.unescaped.iter().find(|(of, _)| *of == at) {
+            return Some(text.as_bytes());
+        }
         self.fields.get(at).copied().flatten().map(|span| &body[span.start..span.end])
+    }
+
+    /// Takes in the value of a field, the last of its name so far.
+    fn note(&mut self, at: usize, body: &[u8], Span { start, end }: Span) {
+        self.unescaped.retain(|(of, _)| *of != at);
+        let value = &body[start..end];
+        let (leading, trailing) = match value {
+            [b'"', .., b'"'] => (1, 1),
+            _ => (0, 0),
+        };
+        let is_taken = value.len() <= FIELD_BYTES_MAX && value != b"null";
+        self.fields[at] = is_taken.then_some(Span { start: start + leading, end: end - trailing });
+        if is_taken && leading > 0 && value.contains(&b'\\') {
+            // Half a surrogate pair is no text: such a string stays as it is written.
+            let text = Scanner::new(value).string().and_then(|text| text.unescape());
+            self.unescaped.extend(text.ok().map(|text| (at, text.into_owned())));
+        }
     }
 
     /// Length of the prompt, as far as it is remembered.
@@ -133,22 +156,11 @@ pub fn peek<'a>(
         let value_begin = scanner.peek().map(|_| scanner.offset()).map_err(json_error)?;
         member(shape, key, &mut scanner, &mut peeked, spans)?;
         if let Some(at) = field {
-            spans.fields[at] = scalar(body, value_begin, scanner.offset());
+            spans.note(at, body, Span { start: value_begin, end: scanner.offset() });
         }
     }
     scanner.finish().map_err(json_error)?;
     Ok(peeked)
-}
-
-/// The value that was scanned from `begin` to `end`, as [`PromptSpans::field`] gives it.
-fn scalar(body: &[u8], begin: usize, end: usize) -> Option<Span> {
-    let value = &body[begin..end];
-    let (leading, trailing) = match value {
-        [b'"', .., b'"'] => (1, 1),
-        b"null" => return None,
-        _ => (0, 0),
-    };
-    (value.len() <= FIELD_BYTES_MAX).then_some(Span { start: begin + leading, end: end - trailing })
 }
 
 /// Where the value of `model` stands in a body, quotes included, and the name itself; none unless the body is a JSON

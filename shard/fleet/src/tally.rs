@@ -45,6 +45,7 @@ pub struct Tally {
     ended_before_first: AtomicU64,
     ended: AtomicU64,
     finished: AtomicU64,
+    finished_us: AtomicU64,
     good: Latency,
     bad: Latency,
     failures: [AtomicU64; UpstreamFailure::COUNT],
@@ -149,18 +150,18 @@ fn get(cell: &AtomicU64) -> u64 {
 impl Tally {
     /// What was counted up to now. What ends is read before what begins, so that nothing is negative.
     pub fn counts(&self) -> Counts {
-        let (finished, finished_us) = (get(&self.finished), self.good.sum_us());
+        let (finished, finished_us) = (get(&self.finished), get(&self.finished_us));
         let (ended, ended_before_first) = (get(&self.ended), get(&self.ended_before_first));
         let (first, first_us) = (get(&self.first), get(&self.first_us));
         Counts { begun: get(&self.begun), first, first_us, ended_before_first, ended, finished, finished_us }
     }
 
-    /// How long requests took that were answered to the end.
+    /// How long requests took that were answered well.
     pub fn good(&self) -> &Latency {
         &self.good
     }
 
-    /// How long those took that failed.
+    /// How long those took that failed, or were answered with an error.
     pub fn bad(&self) -> &Latency {
         &self.bad
     }
@@ -213,11 +214,14 @@ impl Visit {
         }
     }
 
-    /// The answer has come whole.
-    pub fn finish(&mut self, now: Instant) {
+    /// The answer has come whole; `is_good` unless it is an error.
+    pub fn finish(&mut self, is_good: bool, now: Instant) {
         if !std::mem::replace(&mut self.is_told, true) {
-            self.tally().good.record(now.saturating_duration_since(self.began));
-            add(&self.tally().finished, 1);
+            let (tally, time) = (self.tally(), now.saturating_duration_since(self.began));
+            let latency = if is_good { &tally.good } else { &tally.bad };
+            latency.record(time);
+            add(&tally.finished_us, time.as_micros() as u64);
+            add(&tally.finished, 1);
         }
     }
 
@@ -260,7 +264,7 @@ mod tests {
         good.first(later);
         good.first(later);
         assert_eq!((tallies.counts().in_prefill(), tallies.counts().in_decoding()), (2, 1));
-        good.finish(later);
+        good.finish(true, later);
         failed.fail(UpstreamFailure::Connect, later);
         drop((waiting, failed, good));
         let counts = tallies.counts();

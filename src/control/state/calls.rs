@@ -37,7 +37,7 @@ struct Call {
 }
 
 impl Calls {
-    fn has_room(&self, question: Question) -> bool {
+    fn has_room(&self, question: &Question) -> bool {
         let is_public = question.is_public();
         let alike = self.waiting.values().filter(|call| call.question.is_public() == is_public).count();
         alike < if is_public { PUBLIC_CALLS_WAITING_MAX } else { CALLS_WAITING_MAX }
@@ -53,7 +53,7 @@ impl State {
         to: oneshot::Sender<AdminReply>,
         orders: &mut Vec<Order>,
     ) {
-        if !self.calls.has_room(question) {
+        if !self.calls.has_room(&question) {
             return orders.push(Order::Reply { to, reply: answer::busy() });
         }
         let entries =
@@ -67,7 +67,7 @@ impl State {
         let units = units.collect();
         self.calls.ticket_last += 1;
         let ticket = self.calls.ticket_last;
-        self.calls.waiting.insert(ticket, Call { question, asked: workers, units, to });
+        self.calls.waiting.insert(ticket, Call { question: question.clone(), asked: workers, units, to });
         orders.push(Order::Task(Task::Call { ticket, question, targets }));
     }
 
@@ -92,7 +92,7 @@ impl State {
                 fan_out::flushed(&units, answers, self.registry.registered_count())
             }
             Question::Load => fan_out::loads(&units, answers),
-            Question::Sleep { .. } | Question::WakeUp | Question::IsSleeping => {
+            Question::Sleep(_) | Question::WakeUp(_) | Question::IsSleeping => {
                 stack::answered(self, question, asked.first().copied(), answers.first())
             }
             Question::ModelInfo => {

@@ -156,8 +156,10 @@ fn flags_may_be_cut_short_and_joined_with_their_values() {
     let gateway = bare()
         .switch(&format!("--static-backends={}", worker.url()))
         .switch("--static-models=m")
-        .flag("--routing-l", "roundrobin")
+        .flag("--routing-l", "session")
         .flag("--log-f", "json")
+        // Of a flag that is given twice the last counts.
+        .flag("--routing-logic", "roundrobin")
         .start_listening();
     assert_eq!(gateway.ask(&super::chat("m")).status, 200);
     assert!(gateway.has_logged(&["\"message\":\"Routing request "]), "{:?}", gateway.stdout());

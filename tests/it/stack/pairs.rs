@@ -81,6 +81,23 @@ fn a_prefill_engine_tells_the_decode_engine_where_its_work_is() {
 }
 
 #[test]
+fn what_is_not_shared_goes_to_who_decodes() {
+    let (prefill, decode) = (Worker::answering(), Worker::answering());
+    for logic in ["disaggregated_prefill", "disaggregated_prefill_orchestrated"] {
+        let gateway = start(&prefill, &decode, logic);
+        for path in ["/v1/embeddings", "/v1/rerank", "/score", "/v1/responses", "/v1/images/generations"] {
+            let answer = gateway.ask(&Request::json(path, "{\"model\":\"m\",\"input\":\"a\"}"));
+            assert_eq!(
+                (answer.status, answer.json()["worker"].as_str()),
+                (200, Some(&*decode.url())),
+                "{path}"
+            );
+        }
+    }
+    assert!(prefill.received().is_empty());
+}
+
+#[test]
 fn errors_say_which_of_the_two_it_was() {
     for (logic, expect) in [
         (

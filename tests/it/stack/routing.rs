@@ -62,9 +62,17 @@ fn a_session_stays_by_header_before_body() {
         .iter()
         .find_map(|user| (homes[user] != homes[&users[0]]).then_some((&users[0], user)))
         .expect("two at different engines");
+    // Escapes are a matter of who writes the body, not of the session.
+    let escaped = by_body("caf\\u00e9 \\ud83d\\ude00");
+    let home = worker_of(&gateway.ask(&escaped));
+    assert_eq!(worker_of(&gateway.ask(&by_body("caf\u{e9} \u{1f600}"))), home);
+    assert_eq!(
+        choices(&gateway, 122).pop().map(|(_, session, _)| session).as_deref(),
+        Some("caf\u{e9} \u{1f600}")
+    );
     let both = by_body(other).header("X-USER-ID", one);
     assert_eq!(worker_of(&gateway.ask(&both)), homes[one], "the header decides");
-    let sessions: Vec<String> = choices(&gateway, 121).into_iter().map(|(_, session, _)| session).collect();
+    let sessions: Vec<String> = choices(&gateway, 123).into_iter().map(|(_, session, _)| session).collect();
     assert_eq!((&*sessions[0], &*sessions[3]), ("user-0", "user-0"));
     // An engine less: only its own sessions move. The ring is the URLs'.
     let (gone, left) = (&engines[0], [(&engines[1], "m"), (&engines[2], "m")]);

@@ -52,6 +52,10 @@ fn requests_are_counted_by_engine_and_model() {
         2.0
     );
     assert_eq!(page.sum("vllm:num_incoming_requests_total", &["model=\"m\""]), 2.0);
+    worker.answer_with(b"HTTP/1.1 422 No\r\ncontent-length: 2\r\n\r\nno");
+    assert_eq!(gateway.ask(&chat("m")).status, 422);
+    let errors = ["model=\"m\"", "status=\"error\""];
+    assert_eq!(wait_idle(&gateway).sum("vllm:request_latency_seconds_count", &errors), 1.0);
     assert!(!page.text.contains("zz"));
     assert!(value(&page, "vllm:current_qps") > 0.0);
     assert_eq!(value(&page, "vllm:healthy_pods_total"), 1.0);

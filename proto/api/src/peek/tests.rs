@@ -111,14 +111,23 @@ fn a_body_of_tiny_strings_costs_a_bounded_list() {
 #[test]
 fn fields_are_found_at_the_top_only() {
     let names = ["user", "n", "absent", "nothing", "list"].map(str::to_owned);
-    let body = br#"{"messages":[{"user":"inner"}], "user" : "a\"b" ,"n": 12,"nothing":null,"list":[1, 2]}"#;
+    let body =
+        br#"{"messages":[{"user":"inner"}], "user" : "a\"b\u00e9" ,"n": 12,"nothing":null,"list":[1, 2]}"#;
     let mut spans = PromptSpans::default();
     peek(PromptShape::Messages, body, &names, &mut spans).expect("accepted");
     let found: Vec<_> = (0..6).map(|at| spans.field(at, body)).collect();
-    let expected: [Option<&[u8]>; 6] = [Some(br#"a\"b"#), Some(b"12"), None, None, Some(b"[1, 2]"), None];
+    let expected: [Option<&[u8]>; 6] =
+        [Some("a\"b\u{e9}".as_bytes()), Some(b"12"), None, None, Some(b"[1, 2]"), None];
     assert_eq!(found, expected);
-    peek(PromptShape::Messages, b"{}", &names, &mut spans).expect("accepted");
-    assert_eq!(spans.field(0, b"{}"), None);
+    for (body, expected) in [
+        (&b"{}"[..], None),
+        (br#"{"user":"a\nb","user":"c"}"#, Some(&b"c"[..])),
+        (br#"{"user":"a\nb","user":null}"#, None),
+        (br#"{"user":"\ud800"}"#, Some(br"\ud800")),
+    ] {
+        peek(PromptShape::Messages, body, &names, &mut spans).expect("accepted");
+        assert_eq!(spans.field(0, body), expected, "{}", String::from_utf8_lossy(body));
+    }
 }
 
 #[test]
