@@ -1,7 +1,8 @@
 //! Log output: text or JSON on standard output, and daily files, written by threads of their own so that a log line
 //! never blocks a shard. Under more lines than they can write, lines are dropped and the shards go on.
 
-use tracing_appender::non_blocking::WorkerGuard;
+mod lines;
+
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::Layer;
 use tracing_subscriber::Registry;
@@ -13,14 +14,16 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::Failure;
 use crate::config::LogConfig;
+use crate::logs::lines::Lines;
+use crate::logs::lines::Writing;
 
 /// Daily files are named `ringway.YYYY-MM-DD`.
 const FILE_PREFIX: &str = "ringway";
 
-/// Keeps the writer threads alive; dropping it writes what is still queued.
+/// Keeps lines being written; dropping it writes what still waits.
 #[derive(Debug)]
 pub(crate) struct Logs {
-    _writers: Vec<WorkerGuard>,
+    _writers: Vec<Writing>,
     filter: Filter,
 }
 
@@ -57,8 +60,9 @@ impl Filter {
 /// When the log directory cannot be written.
 pub(crate) fn init(config: &LogConfig) -> Result<Logs, Failure> {
     let (filter, handle) = reload::Layer::new(filter(config));
-    let (standard_output, guard) = tracing_appender::non_blocking(std::io::stdout());
-    let mut writers = vec![guard];
+    let no_thread = |error| Failure::runtime(format!("no thread to write logs: {error}"));
+    let (standard_output, writing) = Lines::begin(std::io::stdout()).map_err(no_thread)?;
+    let mut writers = vec![writing];
     let mut layers = vec![layer(config.is_json, standard_output)];
     if let Some(dir) = &config.dir {
         let files = tracing_appender::rolling::Builder::new()
@@ -66,8 +70,8 @@ pub(crate) fn init(config: &LogConfig) -> Result<Logs, Failure> {
             .filename_prefix(FILE_PREFIX)
             .build(dir)
             .map_err(|error| Failure::usage(format!("--log-dir {}: {error}", dir.display())))?;
-        let (files, guard) = tracing_appender::non_blocking(files);
-        writers.push(guard);
+        let (files, writing) = Lines::begin(files).map_err(no_thread)?;
+        writers.push(writing);
         layers.push(layer(config.is_json, files));
     }
     // A second router in one process, as tests start them, shares the first one's output.

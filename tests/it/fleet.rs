@@ -221,7 +221,7 @@ fn a_worker_is_unhealthy_after_failed_probes_and_back_after_good_ones() {
     worker.set_health(200);
     gateway.wait_healthy(1);
     assert_eq!(gateway.ask(&chat("hello")).status, 200);
-    assert!(gateway.has_logged(&["unhealthy", &worker.url()]));
+    wait::until("the log names it", || gateway.has_logged(&["unhealthy", &worker.url()]));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use testkit::gateway::run_to_end;
 use testkit::place;
+use testkit::wait;
 
 use super::bare;
 use super::launch;
@@ -162,11 +163,11 @@ fn flags_may_be_cut_short_and_joined_with_their_values() {
         .flag("--routing-logic", "roundrobin")
         .start_listening();
     assert_eq!(gateway.ask(&super::chat("m")).status, 200);
-    assert!(gateway.has_logged(&["\"message\":\"Routing request "]), "{:?}", gateway.stdout());
+    wait::until("the choice is logged", || gateway.has_logged(&["\"message\":\"Routing request "]));
     assert!(!gateway.has_logged(&["\"target\":\"access\""]));
     let told = launch(&[(&worker, "m")], "roundrobin").flag("--log-level", "debug").start_listening();
     assert_eq!(told.ask(&super::chat("m")).status, 200);
-    testkit::wait::until("the end of the request is told too", || {
+    wait::until("the end of the request is told too", || {
         told.has_logged(&["access", "outcome=\"complete\""])
     });
 }

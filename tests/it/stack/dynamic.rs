@@ -135,7 +135,7 @@ fn a_bad_file_changes_nothing_and_says_why() {
             (&seen["status"], &seen["dynamic_config"]["static_backends"]),
             (&"healthy".into(), &a.url().into())
         );
-        assert!(gateway.has_logged(&["WARN", told]), "{told}");
+        wait::until("the log says so", || gateway.has_logged(&["WARN", told]));
         assert_eq!(worker_of(&gateway.ask(&chat("m"))), a.url());
     }
     std::fs::remove_file(&file).expect("it is there");
