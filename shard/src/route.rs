@@ -258,6 +258,8 @@ fn ways<'a>(fleet: &'a Fleet, pools: &ModelPools, shape: PromptShape) -> Result<
     let pool = |index: Option<usize>| index.map(|index| &*fleet.pools[index]);
     let (regular, prefill, decode) = (pool(pools.regular), pool(pools.prefill), pool(pools.decode));
     let is_shared = matches!(shape, PromptShape::Messages | PromptShape::Prompt | PromptShape::Generate);
+    // Where nothing is handed over, engines of the production-stack that decode do all of a request.
+    let is_enough = |pool: &&Pool| !is_shared && fleet.stack.is_some() && !pool.members.is_empty();
     match (prefill, decode) {
         (Some(prefill), Some(decode))
             if is_shared && !prefill.members.is_empty() && !decode.members.is_empty() =>
@@ -265,15 +267,8 @@ fn ways<'a>(fleet: &'a Fleet, pools: &ModelPools, shape: PromptShape) -> Result<
             Ok(Ways::Pair { prefill, decode })
         }
         (None, None) => Ok(Ways::Alone(regular.ok_or_else(no_workers)?)),
-        (prefill, _) => match regular {
-            Some(regular) => Ok(Ways::Alone(regular)),
-            // Nothing is handed over there: who decodes does all of it.
-            None if !is_shared
-                && fleet.stack.is_some()
-                && decode.is_some_and(|pool| !pool.members.is_empty()) =>
-            {
-                Ok(Ways::Alone(decode.ok_or_else(no_workers)?))
-            }
+        (prefill, decode) => match regular.or(decode.filter(is_enough)) {
+            Some(pool) => Ok(Ways::Alone(pool)),
             None if !is_shared => Err(ApiError::new(
                 ErrorCode::NotImplemented,
                 "prefill and decode workers do not serve this endpoint, and no other workers serve the model",

@@ -27,7 +27,9 @@ impl Choosing<'_, '_> {
         let key = stack.session_key.as_deref()?;
         // The first field asked for is that of answers.
         let named = self.input.head.header(key).or_else(|| self.spans.field(1, self.input.body))?;
-        Some(String::from_utf8_lossy(&named[..named.len().min(limits::ROUTING_KEY_BYTES_MAX)]).into())
+        let named = String::from_utf8_lossy(&named[..named.len().min(limits::ROUTING_KEY_BYTES_MAX)]);
+        // A line of the log stays one.
+        Some(named.replace(char::is_control, "\u{fffd}").into())
     }
 
     /// Claims the member of `pool` whose engine the request names; none if there is no such member.

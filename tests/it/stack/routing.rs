@@ -70,9 +70,12 @@ fn a_session_stays_by_header_before_body() {
         choices(&gateway, 122).pop().map(|(_, session, _)| session).as_deref(),
         Some("caf\u{e9} \u{1f600}")
     );
+    worker_of(&gateway.ask(&by_body("a\\nb")));
+    let logged = choices(&gateway, 123).pop().map(|(_, session, _)| session);
+    assert_eq!(logged.as_deref(), Some("a\u{fffd}b"), "a line stays one");
     let both = by_body(other).header("X-USER-ID", one);
     assert_eq!(worker_of(&gateway.ask(&both)), homes[one], "the header decides");
-    let sessions: Vec<String> = choices(&gateway, 123).into_iter().map(|(_, session, _)| session).collect();
+    let sessions: Vec<String> = choices(&gateway, 124).into_iter().map(|(_, session, _)| session).collect();
     assert_eq!((&*sessions[0], &*sessions[3]), ("user-0", "user-0"));
     // An engine less: only its own sessions move. The ring is the URLs'.
     let (gone, left) = (&engines[0], [(&engines[1], "m"), (&engines[2], "m")]);
